@@ -1,0 +1,10 @@
+//! `slipway vm`.
+
+use sys::Exit;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(_args: Args) -> anyhow::Result<Exit> {
+    anyhow::bail!("slipway vm is being built")
+}
