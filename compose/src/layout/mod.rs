@@ -1,0 +1,1 @@
+//! A plain Debian root directory becomes an image-mode tree.

@@ -1,0 +1,1 @@
+//! Real apt resolves with private directories; fetching and verifying are ours.

@@ -1,0 +1,1 @@
+//! The treefile: what a tree shall be.
