@@ -1,1 +1,7 @@
-//! Placeholder replaced by its owner.
+//! OSTree repositories: objects, trees, commits, refs, signatures, pull; composefs images.
+//!
+//! ```text
+//! verity      fs-verity digests, Merkle trees, the two ioctls            always
+//! ```
+
+pub mod verity;
