@@ -1,0 +1,50 @@
+# On a fresh Debian 12 or 13 machine: `make demo` tells the main job end to end, `make test` runs every test of the
+# quick tier. Each installs what it needs (see .ci/setup).
+
+CARGO ?= cargo
+BIN := target/debug
+export CARGO_TERM_COLOR ?= never
+
+.PHONY: help demo test test-full check bench deb build setup clean-demo
+
+help:
+	@echo "make demo        the main job, end to end: compose, boot, upgrade, roll back (artifacts in target/demo)"
+	@echo "make test        every test of the quick tier (JUnit in target/test)"
+	@echo "make test-full   the heavy tier as well"
+	@echo "make check       formatting, lints, licences"
+	@echo "make bench       speed against the tools a user would otherwise pick"
+	@echo "make deb         the Debian packages, in target/deb"
+	@echo "make clean-demo  removes target/demo and the download cache"
+
+setup:
+	@.ci/setup build demo
+
+build: setup
+	$(CARGO) build --workspace --locked
+	$(CARGO) rustc --locked -p prepare-root --bin slipway-prepare-root -- -C target-feature=+crt-static
+
+deb: build
+	compose/deb/build $(BIN) target/deb
+
+demo: deb
+	@$(AS_ROOT) $(BIN)/demo
+
+# Composing needs root; sudo is used where we are not.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+test: deb
+	@.ci/setup test
+	@$(AS_ROOT) env "PATH=$$PATH" "HOME=$$HOME" CARGO=$(CARGO) $(BIN)/suite quick
+
+test-full: deb
+	@.ci/setup test heavy
+	@$(AS_ROOT) env "PATH=$$PATH" "HOME=$$HOME" CARGO=$(CARGO) $(BIN)/suite full
+
+check:
+	@.ci/setup build check
+	$(CARGO) fmt --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) deny --log-level error check bans licenses sources
+
+clean-demo:
+	$(AS_ROOT) rm -rf target/demo target/cache
