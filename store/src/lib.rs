@@ -4,4 +4,5 @@
 //! verity      fs-verity digests, Merkle trees, the two ioctls            always
 //! ```
 
+pub mod composefs;
 pub mod verity;
