@@ -48,3 +48,10 @@ check:
 
 clean-demo:
 	$(AS_ROOT) rm -rf target/demo target/cache
+
+bench:
+	@.ci/setup build demo test heavy
+	$(CARGO) build --release --locked -p compose
+	$(CARGO) build --locked -p vm-tests
+	@[ -d target/demo/repo ] || $(MAKE) demo
+	@$(AS_ROOT) $(BIN)/bench
