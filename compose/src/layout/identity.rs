@@ -35,10 +35,6 @@ struct TreeJson<'a> {
     require: &'static str,
 }
 
-fn require(settings: &Settings) -> &'static str {
-    if settings.keys.is_empty() { "verity" } else { "verified" }
-}
-
 /// Writes what the initramfs takes along: the keys, and a `tree.json` that says only what does not change with each version.
 pub(crate) fn before_initramfs(tree: &Tree, settings: &Settings) -> Result<(), Error> {
     for (name, text) in &settings.keys {
@@ -52,7 +48,7 @@ pub(crate) fn before_initramfs(tree: &Tree, settings: &Settings) -> Result<(), E
         version: None,
         remotes: None,
         kargs: None,
-        require: require(settings),
+        require: settings.require.as_str(),
     };
     write_json(tree, TREE, &short)
 }
@@ -66,7 +62,7 @@ pub(crate) fn after_initramfs(tree: &Tree, settings: &Settings) -> Result<(), Er
         version: Some(&settings.version),
         remotes: Some(&settings.remotes),
         kargs: Some(&settings.kargs),
-        require: require(settings),
+        require: settings.require.as_str(),
     };
     write_json(tree, TREE, &full)?;
     write_json(tree, TREEFILE, &settings.treefile)?;
@@ -116,13 +112,14 @@ fn os_release(text: &str, settings: &Settings) -> String {
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '-' })
         .collect();
-    let pretty = text
-        .lines()
-        .find_map(|l| l.strip_prefix("PRETTY_NAME="))
-        .map(|v| v.trim_matches('"').split(" (Slipway").next().unwrap_or_default().to_owned())
-        .unwrap_or_else(|| "Debian GNU/Linux".to_owned());
-    let pretty = format!("{pretty} (Slipway {})", settings.version);
-    let ours = [
+    let value = |key: &str| {
+        text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=')).map(|v| v.trim_matches('"').to_owned())
+    };
+    let base = settings.mutate_os_release.as_deref().filter(|base| !base.is_empty());
+    let renamed = |key: &str| Some(value(key)?.replacen(base?, &settings.version, 1));
+    let plain = value("PRETTY_NAME").unwrap_or_else(|| "Debian GNU/Linux".to_owned());
+    let pretty = renamed("PRETTY_NAME").unwrap_or_else(|| format!("{plain} (Slipway {})", settings.version));
+    let mut ours = vec![
         ("PRETTY_NAME", pretty.as_str()),
         ("DEFAULT_HOSTNAME", &settings.os),
         ("IMAGE_ID", &settings.os),
@@ -131,6 +128,8 @@ fn os_release(text: &str, settings: &Settings) -> String {
         ("VARIANT", variant),
         ("VARIANT_ID", &variant_id),
     ];
+    let long = renamed("VERSION");
+    ours.extend(long.as_deref().map(|v| ("VERSION", v)));
     let mut new = String::new();
     let mut done = Vec::new();
     for line in text.lines() {
@@ -164,6 +163,7 @@ fn assignment(key: &str, value: &str) -> String {
 mod tests {
     use super::super::tree::tests::fake;
     use super::*;
+    use crate::treefile::Require;
 
     fn settings() -> Settings {
         Settings {
@@ -178,12 +178,13 @@ mod tests {
                 },
             )]),
             kargs: vec!["console=ttyS0".into()],
+            require: Require::Verity,
             ..Settings::default()
         }
     }
 
     #[test]
-    fn os_release_keeps_what_it_does_not_own_and_is_stable() {
+    fn os_release_keeps_what_it_does_not_own() {
         let once =
             os_release("PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nID=debian\nIMAGE_VERSION=old\n", &settings());
         assert_eq!(
@@ -191,7 +192,21 @@ mod tests {
             "PRETTY_NAME=\"Debian GNU/Linux 13 (trixie) (Slipway 13.2)\"\nID=debian\nIMAGE_VERSION=\"13.2\"\nDEFAULT_HOSTNAME=\"slipway\"\nIMAGE_ID=\"slipway\"\n\
              OSTREE_VERSION=\"13.2\"\nVARIANT=\"container-host\"\nVARIANT_ID=\"container-host\"\n"
         );
-        assert_eq!(os_release(&once, &settings()), once);
+    }
+
+    #[test]
+    fn version_replaces_the_base_version_where_the_treefile_says_so() {
+        let with = Settings { mutate_os_release: Some("13".into()), ..settings() };
+        let text = os_release(
+            "PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nVERSION=\"13 (trixie)\"\nVERSION_ID=\"13\"\n",
+            &with,
+        );
+        assert!(
+            text.starts_with(
+                "PRETTY_NAME=\"Debian GNU/Linux 13.2 (trixie)\"\nVERSION=\"13.2 (trixie)\"\nVERSION_ID=\"13\"\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]
@@ -216,10 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_make_verification_required() {
+    fn keys_and_the_trust_required_reach_the_initramfs() {
         let (_dir, tree) = fake(&["usr/lib/"]);
         let key = base64::engine::general_purpose::STANDARD.encode([7_u8; 32]);
-        let with = Settings { keys: vec![("default".into(), format!("# ours\n{key}\n"))], ..settings() };
+        let with = Settings {
+            keys: vec![("default".into(), format!("# ours\n{key}\n"))],
+            require: Require::Verified,
+            ..settings()
+        };
         before_initramfs(&tree, &with).unwrap();
         assert_eq!(
             tree.read("usr/share/ostree/trusted.ed25519.d/default.ed25519").unwrap().unwrap(),

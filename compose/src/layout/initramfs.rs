@@ -63,13 +63,7 @@ const MODULES: &str = "systemd-initrd dracut-systemd lvm slipway";
 const OUR_MODULE: &str = "usr/lib/dracut/modules.d/90slipway/module-setup.sh";
 
 /// Runs dracut. Returns the size of the initramfs.
-pub(crate) fn make(
-    tree: &Tree,
-    kernel: &str,
-    extra: &[String],
-    source_date_epoch: u64,
-    runner: &dyn Runner,
-) -> Result<u64, Error> {
+pub(crate) fn make(tree: &Tree, kernel: &str, source_date_epoch: u64, runner: &dyn Runner) -> Result<u64, Error> {
     for (path, package) in [("usr/bin/dracut", "dracut"), (OUR_MODULE, "slipway-host"), ("usr/bin/zstd", "zstd")] {
         if !tree.has(path) {
             return Err(Error::Missing { path: format!("/{path}"), package });
@@ -99,7 +93,6 @@ pub(crate) fn make(
         "--kver",
         kernel,
     ];
-    args.extend(extra.iter().map(String::as_str));
     args.push(&target);
     let epoch = source_date_epoch.to_string();
     let log = runner.run(&args, &[("SOURCE_DATE_EPOCH", &epoch)])?;
@@ -156,16 +149,13 @@ mod tests {
     ];
 
     #[test]
-    fn dracut_gets_the_date_the_drivers_and_the_treefiles_words() {
+    fn dracut_gets_the_date_and_the_drivers() {
         let (_dir, tree) = fake(TREE);
         let fake = Fake(&tree, RefCell::default(), "");
-        assert_eq!(make(&tree, "6.12", &["--force-drivers=x".into()], 1_750_000_000, &fake).unwrap(), 5);
+        assert_eq!(make(&tree, "6.12", 1_750_000_000, &fake).unwrap(), 5);
         let line = fake.1.borrow().join(" ");
         assert!(line.starts_with("SOURCE_DATE_EPOCH=1750000000 dracut --reproducible "), "{line}");
-        assert!(
-            line.ends_with("--add-drivers erofs --kver 6.12 --force-drivers=x /usr/lib/modules/6.12/initramfs.img"),
-            "{line}"
-        );
+        assert!(line.ends_with("--add-drivers erofs --kver 6.12 /usr/lib/modules/6.12/initramfs.img"), "{line}");
         assert_eq!(tree.mode("usr/lib/modules/6.12/initramfs.img"), Some(0o644));
     }
 
@@ -173,14 +163,14 @@ mod tests {
     fn a_module_that_dracut_left_out_is_an_error() {
         let (_dir, tree) = fake(TREE);
         let log = "dracut[E]: Module 'slipway' cannot be found or installed.\n";
-        let error = make(&tree, "6.12", &[], 0, &Fake(&tree, RefCell::default(), log)).unwrap_err();
+        let error = make(&tree, "6.12", 0, &Fake(&tree, RefCell::default(), log)).unwrap_err();
         assert!(error.to_string().contains("slipway"), "{error}");
     }
 
     #[test]
     fn a_tree_without_the_agent_is_refused_with_the_package_to_add() {
         let (_dir, tree) = fake(&["usr/bin/dracut"]);
-        let error = make(&tree, "6.12", &[], 0, &Fake(&tree, RefCell::default(), "")).unwrap_err();
+        let error = make(&tree, "6.12", 0, &Fake(&tree, RefCell::default(), "")).unwrap_err();
         assert!(error.to_string().contains("slipway-host"), "{error}");
     }
 }

@@ -37,6 +37,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tree::Tree;
 
+use crate::treefile::{Require, Treefile};
+
 /// Runs a program inside the tree: what [`arrange`] needs of a sandbox.
 pub trait Runner {
     /// Runs `args` with `env` added to a clean environment. Returns what it wrote to stdout and stderr; another exit
@@ -69,8 +71,10 @@ pub struct Settings {
     pub remove_files: Vec<String>,
     /// Scripts to run in the tree.
     pub postprocess: Vec<String>,
-    /// More arguments for dracut.
-    pub initramfs_args: Vec<String>,
+    /// What the initramfs demands of a deployment.
+    pub require: Require,
+    /// Text in os-release that the version replaces.
+    pub mutate_os_release: Option<String>,
     /// The resolved treefile, kept in the tree.
     pub treefile: serde_json::Value,
     /// The one time that generated files may carry.
@@ -201,6 +205,12 @@ pub enum Error {
     /// Something in `/media`.
     #[error("/media is not empty: it belongs to the machine")]
     Media,
+    /// Trust that nothing could ever earn.
+    #[error("the treefile says `require: verified` and names no keys in `remotes`: no deployment of it would boot")]
+    NoKeys,
+    /// The resolved treefile cannot be written.
+    #[error("writing the resolved treefile")]
+    Treefile(#[source] serde_json::Error),
     /// A name for a key file that is no file name.
     #[error("{0:?} cannot name a key: letters, digits, - _ . only")]
     KeyName(String),
@@ -224,6 +234,78 @@ impl Error {
     fn io(doing: &'static str, path: &str, source: std::io::Error) -> Self {
         Error::Io { doing, path: path.to_owned(), source }
     }
+}
+
+/// What a layout depends on besides the tree and the treefile.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The version of this tree.
+    pub version: String,
+    /// The one time that generated files may carry.
+    pub source_date_epoch: u64,
+}
+
+impl Settings {
+    /// What a treefile says. A treefile without keys gets `require: verity`: there is nobody whose signature could be asked for.
+    pub fn new(treefile: &Treefile, facts: &Facts) -> Result<Self, Error> {
+        let mut keys = Vec::new();
+        let mut remotes = BTreeMap::new();
+        for (name, remote) in &treefile.remotes {
+            if !remote.keys.is_empty() {
+                keys.push((name.clone(), remote.keys.join("\n")));
+            }
+            let reference = remote.ref_name.clone().unwrap_or_else(|| treefile.ref_name.clone());
+            remotes.insert(name.clone(), Remote { url: remote.url.clone(), reference });
+        }
+        let require = match treefile.require {
+            Require::Verified if keys.is_empty() && treefile.origins.contains_key("require/") => {
+                return Err(Error::NoKeys);
+            }
+            Require::Verified if keys.is_empty() => Require::Verity,
+            other => other,
+        };
+        let new_file = |f: &crate::treefile::AddFile| NewFile {
+            source: f.path.clone(),
+            destination: f.destination.clone(),
+            mode: f.mode,
+        };
+        Ok(Settings {
+            os: treefile.stateroot.clone(),
+            reference: treefile.ref_name.clone(),
+            version: facts.version.clone(),
+            remotes,
+            kargs: treefile.kargs.clone(),
+            keys,
+            units: treefile.units.clone(),
+            default_target: treefile.default_target.clone(),
+            add_files: treefile.add_files.iter().map(new_file).collect(),
+            remove_files: treefile.remove_files.clone(),
+            postprocess: treefile.postprocess.clone(),
+            require,
+            mutate_os_release: treefile.mutate_os_release.clone(),
+            treefile: serde_json::to_value(treefile).map_err(Error::Treefile)?,
+            source_date_epoch: facts.source_date_epoch,
+        })
+    }
+}
+
+/// Turns the plain Debian tree under `root` into the image-mode tree that `treefile` describes.
+pub fn apply(
+    root: &Path,
+    treefile: &Treefile,
+    facts: &Facts,
+    runner: &dyn Runner,
+    reporter: &sys::Reporter,
+) -> Result<Summary, Error> {
+    let settings = Settings::new(treefile, facts)?;
+    let summary = arrange(root, &settings, runner, reporter)?;
+    for warning in &summary.warnings {
+        reporter.note(format!("warning: {warning}"));
+    }
+    if settings.keys.is_empty() {
+        reporter.note("no keys in `remotes`: the initramfs will check that files match the commit, not who made it");
+    }
+    Ok(summary)
 }
 
 /// Turns the plain Debian tree under `root` into an image-mode tree.
@@ -256,7 +338,7 @@ pub fn arrange(
     summary.kernel_version = kernel::version(tree)?;
     kernel::install(tree, &summary.kernel_version)?;
     identity::before_initramfs(tree, settings)?;
-    summary.initramfs_bytes = initramfs::make(tree, &summary.kernel_version, &settings.initramfs_args, epoch, runner)?;
+    summary.initramfs_bytes = initramfs::make(tree, &summary.kernel_version, epoch, runner)?;
     step.done(format!("kernel {}, {:.1} MB", summary.kernel_version, summary.initramfs_bytes as f64 / 1e6));
 
     let step = reporter.step("layout: tree", 0);
@@ -271,8 +353,44 @@ pub fn arrange(
     toplevel::shape(tree, summary)?;
     etc::to_usr(tree)?;
     step.done(format!("{} accounts pinned, {} lines for /var", summary.pinned_accounts, summary.tmpfiles_lines));
-    for warning in &summary.warnings {
-        reporter.note(format!("warning: {warning}"));
-    }
     Ok(std::mem::take(summary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::treefile::Remote as TreefileRemote;
+
+    fn treefile(keys: &[&str]) -> Treefile {
+        let remote = TreefileRemote { url: None, ref_name: None, keys: keys.iter().map(|k| (*k).to_owned()).collect() };
+        Treefile {
+            ref_name: "a/b".into(),
+            stateroot: "slipway".into(),
+            remotes: BTreeMap::from([("default".into(), remote)]),
+            ..Treefile::default()
+        }
+    }
+
+    fn facts() -> Facts {
+        Facts { version: "1".into(), source_date_epoch: 1 }
+    }
+
+    #[test]
+    fn keys_decide_what_is_required_where_the_treefile_does_not() {
+        let with = Settings::new(&treefile(&["AAAA"]), &facts()).unwrap();
+        assert_eq!(
+            (with.require, with.keys.len(), with.remotes["default"].reference.as_str()),
+            (Require::Verified, 1, "a/b")
+        );
+        assert_eq!(Settings::new(&treefile(&[]), &facts()).unwrap().require, Require::Verity);
+        let weaker = Treefile { require: Require::Verity, ..treefile(&["AAAA"]) };
+        assert_eq!(Settings::new(&weaker, &facts()).unwrap().require, Require::Verity);
+    }
+
+    #[test]
+    fn verified_without_any_key_is_refused() {
+        let place = crate::treefile::Place { file: "x.yaml".into(), line: 1 };
+        let asked = Treefile { origins: BTreeMap::from([("require/".to_owned(), place)]), ..treefile(&[]) };
+        assert!(matches!(Settings::new(&asked, &facts()), Err(Error::NoKeys)));
+    }
 }

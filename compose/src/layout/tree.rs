@@ -53,6 +53,7 @@ impl Tree {
     }
 
     /// Where the tree is.
+    #[cfg(test)]
     pub fn root(&self) -> &Path {
         &self.root
     }
