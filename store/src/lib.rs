@@ -1,8 +1,40 @@
-//! OSTree repositories: objects, trees, commits, refs, signatures, pull; composefs images.
+//! OSTree repositories, on disk and on the wire, byte for byte: objects, trees, commits, refs, signatures, pull.
 //!
 //! ```text
-//! verity      fs-verity digests, Merkle trees, the two ioctls            always
+//! checksum   Checksum       the SHA-256 that names everything
+//! value      Value, Dict    GVariant a{sv}: metadata of commits
+//! object     DirTree …      encodings of objects, and what makes one invalid
+//! sign       Keyring …      ed25519 over commits, libostree's key files
+//! verity     Hasher …       fs-verity digests, and the kernel's part in them
+//! -- feature "full" --
+//! repo       Repo           objects and refs on disk; Staging makes a batch of objects visible durably
+//! import     directory()    a directory becomes a tree, in parallel
+//! commit     Builder        a tree becomes a commit
+//! pull       local, http    objects from another repository, verified while they stream
+//! fsck, gc                  what is damaged, what nobody needs
+//! composefs  image()        the EROFS image a machine mounts
 //! ```
+//! Without the feature `full` what is left is what the initramfs needs: decode a commit, check its signature, know
+//! where an object lies.
 
-pub mod composefs;
+mod checksum;
+mod error;
+mod gv;
+pub mod object;
+pub mod sign;
+pub mod value;
 pub mod verity;
+
+#[cfg(feature = "full")]
+pub mod commit;
+pub mod composefs;
+#[cfg(feature = "full")]
+mod repo;
+
+pub use checksum::{Checksum, ParseChecksumError};
+pub use error::Error;
+pub use object::{Commit, DirMeta, DirTree, FileMeta, ObjectType, Xattrs, object_path};
+pub use value::{Dict, Value};
+
+#[cfg(feature = "full")]
+pub use repo::{Content, Entry, FileObject, Mode, Objects, Repo, Staging, Verity};

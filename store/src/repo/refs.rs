@@ -1,0 +1,182 @@
+//! Names of commits.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Repo;
+use crate::{Checksum, Error, ObjectType};
+
+/// Whether `name` may be the name of a ref: it becomes a path, so it must not leave `refs/heads`.
+pub fn valid_ref(name: &str) -> bool {
+    let part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    name.len() <= 512 && name.split('/').all(part)
+}
+
+impl Repo {
+    /// The commit that `rev` names: a ref, `REMOTE:REF`, a checksum or the unique beginning of one; each `^` at the end
+    /// goes to the parent.
+    pub fn resolve(&self, rev: &str) -> Result<Checksum, Error> {
+        if let Some(child) = rev.strip_suffix('^') {
+            let commit = self.load_commit(&self.resolve(child)?)?;
+            return commit.parent.ok_or_else(|| self.not_found(rev));
+        }
+        if let Ok(checksum) = rev.parse() {
+            return Ok(checksum);
+        }
+        if let Some(checksum) = self.read_ref(rev)? {
+            return Ok(checksum);
+        }
+        self.resolve_prefix(rev)
+    }
+
+    fn not_found(&self, rev: &str) -> Error {
+        Error::NotFound(rev.to_owned(), self.path.clone())
+    }
+
+    /// The commit a ref points to. `REMOTE:REF` is the ref as last seen at a remote.
+    pub fn read_ref(&self, name: &str) -> Result<Option<Checksum>, Error> {
+        let path = self.ref_path(name)?;
+        let text = match fs::read_to_string(&path) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Ok(None),
+            text => text.map_err(|e| Error::io(format!("reading {}", path.display()), e))?,
+        };
+        let checksum = text.trim_end().parse();
+        checksum.map(Some).map_err(|e| Error::invalid(format!("{}: {e}", path.display())))
+    }
+
+    fn ref_path(&self, name: &str) -> Result<PathBuf, Error> {
+        let bad = || Error::RefName(name.to_owned());
+        match name.split_once(':') {
+            None if valid_ref(name) => Ok(self.path.join("refs/heads").join(name)),
+            Some((remote, name)) if valid_ref(name) && valid_ref(remote) && !remote.contains('/') => {
+                Ok(self.path.join("refs/remotes").join(remote).join(name))
+            }
+            _ => Err(bad()),
+        }
+    }
+
+    fn resolve_prefix(&self, prefix: &str) -> Result<Checksum, Error> {
+        if prefix.len() < 4
+            || prefix.len() > 63
+            || !prefix.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
+            return Err(self.not_found(prefix));
+        }
+        let mut found = None;
+        for commit in self.list(ObjectType::Commit, &prefix[..2])? {
+            if commit.to_hex().starts_with(prefix) {
+                if found.is_some() {
+                    return Err(Error::Ambiguous(prefix.to_owned()));
+                }
+                found = Some(commit);
+            }
+        }
+        found.ok_or_else(|| self.not_found(prefix))
+    }
+
+    /// The local refs.
+    pub fn refs(&self) -> Result<BTreeMap<String, Checksum>, Error> {
+        self.refs_below("refs/heads", "")
+    }
+
+    /// The refs last seen at remotes, as `REMOTE:REF`.
+    pub fn remote_refs(&self) -> Result<BTreeMap<String, Checksum>, Error> {
+        let mut all = BTreeMap::new();
+        let dir = self.path.join("refs/remotes");
+        for remote in names(&dir)? {
+            all.extend(self.refs_below(&format!("refs/remotes/{remote}"), &format!("{remote}:"))?);
+        }
+        Ok(all)
+    }
+
+    fn refs_below(&self, below: &str, prefix: &str) -> Result<BTreeMap<String, Checksum>, Error> {
+        let mut refs = BTreeMap::new();
+        let mut todo = vec![String::new()];
+        while let Some(dir) = todo.pop() {
+            for name in names(&self.path.join(below).join(&dir))? {
+                let name = if dir.is_empty() { name } else { format!("{dir}/{name}") };
+                // Leftovers of an interrupted replacement begin with a dot and are no refs.
+                if !valid_ref(&name) {
+                    continue;
+                }
+                if self.path.join(below).join(&name).is_dir() {
+                    todo.push(name);
+                } else {
+                    let name = format!("{prefix}{name}");
+                    if let Some(checksum) = self.read_ref(&name)? {
+                        refs.insert(name, checksum);
+                    }
+                }
+            }
+        }
+        Ok(refs)
+    }
+
+    /// Points a ref (or `REMOTE:REF`) at a commit, durably and at once.
+    pub fn set_ref(&self, name: &str, commit: &Checksum) -> Result<(), Error> {
+        let path = self.ref_path(name)?;
+        let io = |e| Error::io(format!("writing ref {name}"), e);
+        let dir = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(dir).map_err(io)?;
+        sys::file::replace(&path, format!("{commit}\n").as_bytes(), 0o644).map_err(io)
+    }
+
+    /// Removes a ref (or `REMOTE:REF`); a missing one is fine.
+    pub fn delete_ref(&self, name: &str) -> Result<(), Error> {
+        sys::file::remove(&self.ref_path(name)?).map_err(|e| Error::io(format!("deleting ref {name}"), e))
+    }
+}
+
+fn names(dir: &Path) -> Result<Vec<String>, Error> {
+    let io = |e| Error::io(format!("reading {}", dir.display()), e);
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(io)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(io)?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Mode;
+
+    #[test]
+    fn ref_names_cannot_leave_their_directory() {
+        for good in ["a", "slipway/13/x86_64/host", "debian-13.1_x", "_a/b.c"] {
+            assert!(valid_ref(good), "{good}");
+        }
+        for bad in ["", "/a", "a/", "a//b", "..", "a/../b", ".a", "a/.b", "-a", "a b", "a:b", "a\nb", "é"] {
+            assert!(!valid_ref(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn refs_are_set_listed_and_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = Repo::create(&dir.path().join("repo"), Mode::Archive).unwrap();
+        let (one, two) = (Checksum::of(b"1"), Checksum::of(b"2"));
+        repo.set_ref("os/stable", &one).unwrap();
+        repo.set_ref("default:os/stable", &two).unwrap();
+        assert_eq!(repo.refs().unwrap(), BTreeMap::from([("os/stable".into(), one)]));
+        assert_eq!(repo.remote_refs().unwrap(), BTreeMap::from([("default:os/stable".into(), two)]));
+        assert_eq!(repo.resolve("os/stable").unwrap(), one);
+        assert_eq!(repo.resolve("default:os/stable").unwrap(), two);
+        assert!(matches!(repo.set_ref("../escape", &one), Err(Error::RefName(_))));
+        assert!(matches!(repo.resolve("os"), Err(Error::NotFound(..))));
+        repo.delete_ref("os/stable").unwrap();
+        repo.delete_ref("os/stable").unwrap();
+        assert!(repo.refs().unwrap().is_empty());
+    }
+}

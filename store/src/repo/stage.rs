@@ -1,0 +1,463 @@
+//! Writing objects: a batch is written where nobody looks, synced as a whole, then renamed into place.
+//!
+//! ```text
+//! tmp/slipway-PID-N/      locked by its writer; one without a living writer is a leftover and goes
+//!   0, 1, 2 …             objects being written
+//! flush():  syncfs  ->  rename each to objects/ab/cdef….EXT  ->  fsync of the directories
+//! ```
+//! A killed writer leaves nothing visible; a name that is visible has its whole content, also after a power cut.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Seek as _, Write};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+use libdeflater::{CompressionLvl, Compressor};
+use rustix::fs::{Mode as Bits, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use sha2::{Digest as _, Sha256};
+
+use super::read::{self, OSTREE_META};
+use super::{Mode, Repo};
+use crate::object::{FileMeta, ObjectType, path_with_extension};
+use crate::verity;
+use crate::{Checksum, Error};
+
+/// Files up to this size are compressed in memory, in one go; larger ones stream.
+pub(crate) const IN_MEMORY: u64 = 64 << 20;
+/// Level 6, as the stock tools'.
+const LEVEL: i32 = 6;
+
+/// Whether file objects get fs-verity, so that the kernel checks every read of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verity {
+    /// No.
+    #[default]
+    Off,
+    /// Where the file system can.
+    IfSupported,
+    /// A file system that cannot is an error.
+    Require,
+}
+
+fn enable_verity(file: &File, wanted: Verity) -> io::Result<()> {
+    use rustix::io::Errno;
+    match verity::enable(file) {
+        Err(e) if wanted == Verity::IfSupported => match Errno::from_io_error(&e) {
+            Some(Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) => Ok(()),
+            _ => Err(e),
+        },
+        result => result,
+    }
+}
+
+/// The content of a file that is to become an object.
+pub enum Content<'a> {
+    /// All of it.
+    Bytes(&'a [u8]),
+    /// A reader of exactly as many bytes as the metadata says.
+    Stream(&'a mut dyn Read),
+}
+
+/// A `.filez` that was fetched and verified: whether it was new, and its metadata.
+pub(crate) struct Fetched {
+    pub meta: FileMeta,
+    pub stored: u64,
+}
+
+/// A batch of objects. Dropping it without `flush` forgets what was not flushed.
+pub struct Staging<'r> {
+    repo: &'r Repo,
+    dir: PathBuf,
+    fd: OwnedFd,
+    _own: OwnedFd,
+    _shared: sys::Lock,
+    verity: Verity,
+    state: Mutex<State>,
+    next: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    claimed: HashSet<(ObjectType, Checksum)>,
+    /// Complete files: name in the staging directory, name below objects/.
+    ready: Vec<(String, String)>,
+    bytes: u64,
+}
+
+impl Repo {
+    /// Begins a batch of objects.
+    pub fn stage(&self) -> Result<Staging<'_>, Error> {
+        self.stage_with(Verity::Off)
+    }
+
+    /// Begins a batch of objects; file objects get fs-verity as `verity` says (bare-user repositories only).
+    pub fn stage_with(&self, verity: Verity) -> Result<Staging<'_>, Error> {
+        if self.mode == Mode::Bare {
+            return Err(Error::invalid("repositories of mode bare are read only here; use archive or bare-user"));
+        }
+        let shared = self.lock_shared()?;
+        let tmp = self.path.join("tmp");
+        let io = |e: io::Error| Error::io(format!("writing below {}", tmp.display()), e);
+        fs::create_dir_all(&tmp).map_err(io)?;
+        remove_leftovers(&tmp).map_err(io)?;
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = tmp.join(format!("slipway-{}-{count}", std::process::id()));
+        fs::create_dir(&dir).map_err(io)?;
+        let open =
+            || rustix::fs::open(&dir, OFlags::DIRECTORY | OFlags::CLOEXEC, Bits::empty()).map_err(io::Error::from);
+        let (fd, own) = (open().map_err(io)?, open().map_err(io)?);
+        rustix::fs::flock(&own, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|e| io(e.into()))?;
+        let (state, next) = (Mutex::default(), AtomicU64::new(0));
+        Ok(Staging { repo: self, dir, fd, _own: own, _shared: shared, verity, state, next })
+    }
+}
+
+/// Removes staging directories whose writers are gone.
+fn remove_leftovers(tmp: &std::path::Path) -> io::Result<()> {
+    for entry in fs::read_dir(tmp)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with("slipway-") {
+            continue;
+        }
+        let Ok(file) = File::open(entry.path()) else { continue };
+        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // Created and not yet locked by its writer: that takes microseconds, leftovers are older.
+            let fresh = file.metadata()?.modified()?.elapsed().is_ok_and(|age| age.as_secs() < 10);
+            if !fresh {
+                sys::file::remove_tree(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Drop for Staging<'_> {
+    fn drop(&mut self) {
+        let _ = sys::file::remove_tree(&self.dir);
+    }
+}
+
+/// A file in the staging directory that is removed unless it becomes an object.
+struct Temp<'s, 'r> {
+    staging: &'s Staging<'r>,
+    name: String,
+    file: File,
+    kept: bool,
+}
+
+impl Drop for Temp<'_, '_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = rustix::fs::unlinkat(&self.staging.fd, &self.name, rustix::fs::AtFlags::empty());
+        }
+    }
+}
+
+impl<'r> Staging<'r> {
+    /// The repository.
+    pub fn repo(&self) -> &'r Repo {
+        self.repo
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // A panic elsewhere cannot leave the sets half changed.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Whether the object is in the repository or in this batch.
+    pub fn has(&self, kind: ObjectType, checksum: &Checksum) -> bool {
+        self.lock().claimed.contains(&(kind, *checksum)) || self.repo.has(kind, checksum)
+    }
+
+    /// True for the one caller that has to write the object.
+    fn claim(&self, kind: ObjectType, checksum: &Checksum) -> bool {
+        !self.repo.has(kind, checksum) && self.lock().claimed.insert((kind, *checksum))
+    }
+
+    fn error(&self, kind: ObjectType, checksum: &Checksum, error: io::Error) -> Error {
+        Error::io(format!("writing {kind} {checksum} to {}", self.repo.path.display()), error)
+    }
+
+    fn temp(&self) -> io::Result<Temp<'_, 'r>> {
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(&self.fd, &name, flags, Bits::from_raw_mode(0o644))?);
+        Ok(Temp { staging: self, name, file, kept: false })
+    }
+
+    /// Gives a complete file its place in the batch.
+    fn keep(&self, mut temp: Temp<'_, 'r>, mode: u32, target: String, stored: u64) -> io::Result<()> {
+        // The umask has no say in a repository.
+        rustix::fs::fchmod(&temp.file, Bits::from_raw_mode(mode))?;
+        temp.kept = true;
+        let mut state = self.lock();
+        state.ready.push((temp.name.clone(), target));
+        state.bytes += stored;
+        Ok(())
+    }
+
+    /// Adds a metadata object and returns its name.
+    pub fn write_metadata(&self, kind: ObjectType, bytes: &[u8]) -> Result<Checksum, Error> {
+        let checksum = Checksum::of(bytes);
+        if self.claim(kind, &checksum) {
+            let write = || {
+                let mut temp = self.temp()?;
+                temp.file.write_all(bytes)?;
+                self.keep(temp, 0o644, path_with_extension(&checksum, kind.extension()), bytes.len() as u64)
+            };
+            write().map_err(|e| self.error(kind, &checksum, e))?;
+        }
+        Ok(checksum)
+    }
+
+    /// Adds a file whose content is in memory. It is hashed first: what is there already is neither compressed nor
+    /// written. Returns its name, and whether it was new.
+    pub fn write_bytes(&self, meta: &FileMeta, content: &[u8]) -> Result<(Checksum, bool), Error> {
+        let mut hasher = meta.hasher();
+        hasher.update(content);
+        let checksum = Checksum(hasher.finalize().into());
+        let new = self.claim(ObjectType::File, &checksum);
+        if new {
+            self.write_claimed(meta, &checksum, Content::Bytes(content))?;
+        }
+        Ok((checksum, new))
+    }
+
+    /// Adds a file whose name is known; the content is verified while it streams. Returns whether it was new.
+    pub fn write_known(&self, meta: &FileMeta, checksum: &Checksum, content: Content<'_>) -> Result<bool, Error> {
+        let new = self.claim(ObjectType::File, checksum);
+        if new {
+            self.write_claimed(meta, checksum, content)?;
+        }
+        Ok(new)
+    }
+
+    fn write_claimed(&self, meta: &FileMeta, checksum: &Checksum, content: Content<'_>) -> Result<(), Error> {
+        let result = match self.repo.mode {
+            Mode::Archive => self.write_archive(meta, content),
+            _ => self.write_bare_user(meta, content),
+        };
+        let io = |e| self.error(ObjectType::File, checksum, e);
+        let (temp, hasher, stored) = result.map_err(io)?;
+        let found = Checksum(hasher.finalize().into());
+        if found != *checksum {
+            return Err(Error::Mismatch { kind: ObjectType::File, expected: *checksum, found });
+        }
+        self.finish_file(temp, meta, checksum, stored).map_err(io)
+    }
+
+    fn finish_file(&self, mut temp: Temp<'_, 'r>, meta: &FileMeta, sum: &Checksum, stored: u64) -> io::Result<()> {
+        let target = self.repo.loose_path(ObjectType::File, sum);
+        if self.repo.mode == Mode::Archive {
+            return self.keep(temp, 0o644, target, stored);
+        }
+        rustix::fs::fsetxattr(&temp.file, OSTREE_META, &meta.encode_bare_user(), XattrFlags::empty())?;
+        let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access: omit, last_modification: Timespec { tv_sec: 0, tv_nsec: 0 } };
+        rustix::fs::futimens(&temp.file, &times)?;
+        let mode = if meta.symlink.is_some() { 0o644 } else { (meta.mode & 0o775) | 0o400 };
+        rustix::fs::fchmod(&temp.file, Bits::from_raw_mode(mode))?;
+        if self.verity != Verity::Off {
+            // The kernel refuses while anybody could still write to the file.
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            temp.file = File::from(rustix::fs::openat(&self.fd, &temp.name, flags, Bits::empty())?);
+            enable_verity(&temp.file, self.verity)?;
+        }
+        self.keep(temp, mode, target, stored)
+    }
+
+    /// Header and deflate stream of a `.filez`.
+    fn write_archive(&self, meta: &FileMeta, content: Content<'_>) -> io::Result<(Temp<'_, 'r>, Sha256, u64)> {
+        let mut temp = self.temp()?;
+        let mut hasher = meta.hasher();
+        let mut bytes = meta.filez_header();
+        if meta.symlink.is_some() {
+            temp.file.write_all(&bytes)?;
+            return Ok((temp, hasher, bytes.len() as u64));
+        }
+        let mut whole = Vec::new();
+        let content = match content {
+            Content::Stream(reader) if meta.size > IN_MEMORY => {
+                temp.file.write_all(&bytes)?;
+                let mut encoder = DeflateEncoder::new(&temp.file, Compression::new(LEVEL as u32));
+                copy_hashing(reader, meta.size, &mut hasher, &mut encoder)?;
+                encoder.finish()?;
+                let stored = temp.file.stream_position()?;
+                return Ok((temp, hasher, stored));
+            }
+            Content::Stream(reader) => {
+                read::Exact::new(reader, meta.size).read_to_end(&mut whole)?;
+                &whole
+            }
+            Content::Bytes(bytes) => bytes,
+        };
+        hasher.update(content);
+        deflate(content, &mut bytes)?;
+        temp.file.write_all(&bytes)?;
+        Ok((temp, hasher, bytes.len() as u64))
+    }
+
+    fn write_bare_user(&self, meta: &FileMeta, content: Content<'_>) -> io::Result<(Temp<'_, 'r>, Sha256, u64)> {
+        let mut temp = self.temp()?;
+        let mut hasher = meta.hasher();
+        if let Some(target) = &meta.symlink {
+            temp.file.write_all(&crate::gv::nul(target))?;
+        } else {
+            match content {
+                Content::Bytes(bytes) => {
+                    hasher.update(bytes);
+                    temp.file.write_all(bytes)?;
+                }
+                Content::Stream(reader) => copy_hashing(reader, meta.size, &mut hasher, &mut temp.file)?,
+            }
+        }
+        Ok((temp, hasher, meta.size))
+    }
+
+    /// Adds a file object that arrives as a `.filez`, verified while it streams: header, declared size and checksum.
+    /// An archive repository keeps the bytes as they came; nothing is compressed again.
+    pub(crate) fn write_filez(&self, checksum: &Checksum, raw: &mut dyn Read) -> Result<Option<Fetched>, Error> {
+        if !self.claim(ObjectType::File, checksum) {
+            return Ok(None);
+        }
+        let result = self.write_filez_claimed(checksum, raw);
+        if result.is_err() {
+            // Somebody may try again, from another source.
+            self.lock().claimed.remove(&(ObjectType::File, *checksum));
+        }
+        result.map(Some)
+    }
+
+    fn write_filez_claimed(&self, checksum: &Checksum, raw: &mut dyn Read) -> Result<Fetched, Error> {
+        let io = |e| Error::io(format!("{} {checksum}", ObjectType::File), e);
+        let archive = self.repo.mode == Mode::Archive;
+        let mut temp = self.temp().map_err(|e| self.error(ObjectType::File, checksum, e))?;
+        let (meta, hasher, count) = {
+            let out = archive.then_some(&temp.file);
+            let mut reader = BufReader::with_capacity(64 << 10, Tee { raw, out, count: 0 });
+            let meta = read::read_filez_header(&mut reader).map_err(io)?;
+            let mut hasher = meta.hasher();
+            if meta.symlink.is_none() {
+                let mut content = read::Exact::new(flate2::bufread::DeflateDecoder::new(&mut reader), meta.size);
+                if archive {
+                    copy_hashing(&mut content, meta.size, &mut hasher, &mut io::sink()).map_err(io)?;
+                } else {
+                    // The tee does not use the file in this mode, so it can take the content.
+                    copy_hashing(&mut content, meta.size, &mut hasher, &mut &temp.file).map_err(io)?;
+                }
+            }
+            if reader.read(&mut [0]).map_err(io)? != 0 {
+                return Err(io(io::Error::new(io::ErrorKind::InvalidData, "bytes after the end of the file")));
+            }
+            (meta, hasher, reader.get_ref().count)
+        };
+        let found = Checksum(hasher.finalize().into());
+        if found != *checksum {
+            return Err(Error::Mismatch { kind: ObjectType::File, expected: *checksum, found });
+        }
+        if let (false, Some(target)) = (archive, &meta.symlink) {
+            temp.file.write_all(&crate::gv::nul(target)).map_err(io)?;
+        }
+        let stored = if archive { count } else { meta.size };
+        self.finish_file(temp, &meta, checksum, stored).map_err(|e| self.error(ObjectType::File, checksum, e))?;
+        Ok(Fetched { meta, stored })
+    }
+
+    /// Bytes written since the last flush.
+    pub fn pending_bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
+    /// Makes everything written so far visible, durably. More may be written after it.
+    pub fn flush(&self) -> Result<(), Error> {
+        let ready = {
+            let mut state = self.lock();
+            state.bytes = 0;
+            std::mem::take(&mut state.ready)
+        };
+        self.link(&ready).map_err(|e| Error::io(format!("writing objects to {}", self.repo.path.display()), e))
+    }
+
+    fn link(&self, ready: &[(String, String)]) -> io::Result<()> {
+        if ready.is_empty() {
+            return Ok(());
+        }
+        let objects = self.repo.objects_dir();
+        if self.repo.fsync {
+            rustix::fs::syncfs(&self.fd)?;
+        }
+        let dirs: BTreeSet<&str> = ready.iter().map(|(_, target)| &target[..2]).collect();
+        for dir in &dirs {
+            match rustix::fs::mkdirat(objects, *dir, Bits::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        for (name, target) in ready {
+            rustix::fs::renameat(&self.fd, name, objects, target)?;
+        }
+        if self.repo.fsync {
+            for dir in dirs {
+                let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+                rustix::fs::fsync(rustix::fs::openat(objects, dir, flags, Bits::empty())?)?;
+            }
+            rustix::fs::fsync(objects.as_fd())?;
+        }
+        Ok(())
+    }
+}
+
+/// Copies what it reads to a file, if there is one.
+struct Tee<'a> {
+    raw: &'a mut dyn Read,
+    out: Option<&'a File>,
+    count: u64,
+}
+
+impl Read for Tee<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.raw.read(buffer)?;
+        if let Some(mut out) = self.out {
+            out.write_all(&buffer[..count])?;
+        }
+        self.count += count as u64;
+        Ok(count)
+    }
+}
+
+fn copy_hashing(reader: &mut dyn Read, size: u64, hasher: &mut Sha256, out: &mut dyn Write) -> io::Result<()> {
+    let mut reader = read::Exact::new(reader, size);
+    let mut buffer = vec![0; usize::try_from(size.clamp(4 << 10, 256 << 10)).unwrap_or(256 << 10)];
+    loop {
+        let count = reader.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        hasher.update(&buffer[..count]);
+        out.write_all(&buffer[..count])?;
+    }
+}
+
+/// Appends the raw deflate stream of `content` to `bytes`.
+fn deflate(content: &[u8], bytes: &mut Vec<u8>) -> io::Result<()> {
+    thread_local! {
+        static COMPRESSOR: std::cell::RefCell<Option<Compressor>> = const { std::cell::RefCell::new(None) };
+    }
+    COMPRESSOR.with_borrow_mut(|compressor| {
+        let level = CompressionLvl::new(LEVEL).map_err(|_| io::Error::other("compression level"))?;
+        let compressor = compressor.get_or_insert_with(|| Compressor::new(level));
+        let start = bytes.len();
+        bytes.resize(start + compressor.deflate_compress_bound(content.len()), 0);
+        let size = compressor
+            .deflate_compress(content, &mut bytes[start..])
+            .map_err(|e| io::Error::other(format!("compressing: {e:?}")))?;
+        bytes.truncate(start + size);
+        Ok(())
+    })
+}
