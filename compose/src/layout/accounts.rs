@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::tree::Tree;
-use super::{Error, Summary};
+use super::{Error, Runner, Summary};
 
 /// Sorts before every package's file, so its lines win.
 const FILE: &str = "usr/lib/sysusers.d/00-slipway.conf";
@@ -154,6 +154,14 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
+}
+
+/// Makes the accounts that sysusers.d files of packages and of the treefile ask for and no maintainer script made.
+pub(crate) fn create(tree: &Tree, source_date_epoch: u64, runner: &dyn Runner) -> Result<(), Error> {
+    if tree.has("usr/bin/systemd-sysusers") {
+        runner.run(&["systemd-sysusers"], &[("SOURCE_DATE_EPOCH", &source_date_epoch.to_string())])?;
+    }
+    Ok(())
 }
 
 /// Pins every system account of the tree, and makes `shadow` independent of the day of the build.

@@ -4,7 +4,8 @@
 //!  1 etc         nothing of the build machine: hostname, fstab, resolv.conf, keys, machine-id
 //!  2 files       add-files
 //!  3 units       enable, default-target; masks
-//!  4 files       remove-files, postprocess scripts                        (in the sandbox)
+//!  4 accounts    what sysusers.d asks for                                 (in the sandbox)
+//!    files       remove-files, postprocess scripts                        (in the sandbox)
 //!  5 etc         identities again; what tmpfiles.d would make in /etc     (in the sandbox)
 //!  6 kernel      /usr/lib/modules/$kver/{vmlinuz,config,System.map}, /boot empty
 //!  7 identity    keys and the short tree.json, which the initramfs takes along
@@ -328,6 +329,7 @@ pub fn arrange(
     }
     units::mask(tree)?;
     files::remove(tree, &settings.remove_files, summary)?;
+    accounts::create(tree, epoch, runner)?;
     files::postprocess(tree, &settings.postprocess, epoch, runner)?;
     etc::identity(tree)?;
     etc::settle(tree, runner)?;
