@@ -1,0 +1,83 @@
+//! `slipway-fresh-ids`: started by systemd in the initramfs before dracut looks for volume groups.
+//!
+//! Finds the disk that was booted, gives it ids of its own where it still has those of its image, and leaves the files
+//! that make everything after it use this disk and no other.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::ids::{self, Disk as _, Outcome, find};
+
+/// Drivers load while this runs; a disk that takes longer is left to dracut's own waiting.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Does all of it on the machine whose root is `root`; `say` gets the lines for the console.
+pub fn run(root: &Path, volume: &str, say: &mut dyn FnMut(&str)) -> Result<(), ids::IdsError> {
+    let start = Instant::now();
+    let found = loop {
+        // The variables may appear later than the first disk: their file system is a module.
+        let esp = find::booted_esp(root);
+        match find::booted_disk(root, esp)? {
+            Some(found) => break found,
+            None if start.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(100)),
+            None => {
+                let seen = esp.map_or_else(|| "the boot loader named none".to_owned(), |e| format!("ESP {e}"));
+                say(&format!("the booted disk was not found ({seen}); its ids are left as they are"));
+                return Ok(());
+            }
+        }
+    };
+    let path = root.join("dev").join(&found.name);
+    let table_esp = {
+        let disk = find::Device::open(&path, true)?;
+        match ids::refresh(&disk, volume, &mut random)? {
+            Outcome::Settled => found.esp,
+            Outcome::Fresh(fresh) => {
+                disk.sync()?;
+                say(&format!(
+                    "/dev/{}: disk {}, volume group {}, file system {}",
+                    found.name, fresh.disk, fresh.vg, fresh.root
+                ));
+                fresh.esp.unwrap_or(found.esp)
+            }
+        }
+    };
+    if table_esp != found.esp {
+        announce(root, &found.name)?;
+    }
+    for (path, text) in find::follow_up(&found, table_esp) {
+        let path = root.join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+/// Makes udev look again at the disk and its partitions.
+fn announce(root: &Path, name: &str) -> io::Result<()> {
+    let block = root.join("sys/class/block");
+    for entry in fs::read_dir(block.join(name))? {
+        let entry = entry?;
+        if entry.path().join("partition").exists() {
+            fs::write(entry.path().join("uevent"), "change")?;
+        }
+    }
+    fs::write(block.join(name).join("uevent"), "change")
+}
+
+/// 32 random bytes. At this time of a first boot the kernel's pool may not be ready; it is as soon as this returns.
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        if let Ok(n) = rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            filled += n;
+        }
+    }
+    bytes
+}
