@@ -10,6 +10,7 @@
 //! repo       Repo           objects and refs on disk; Staging makes a batch of objects visible durably
 //! import     directory()    a directory becomes a tree, in parallel
 //! commit     Builder        a tree becomes a commit
+//! digests    Digests        fs-verity digests by object, remembered
 //! pull       local, http    objects from another repository, verified while they stream
 //! fsck, gc                  what is damaged, what nobody needs
 //! composefs  image()        the EROFS image a machine mounts
@@ -28,6 +29,10 @@ pub mod verity;
 #[cfg(feature = "full")]
 pub mod commit;
 pub mod composefs;
+#[cfg(feature = "full")]
+pub mod digests;
+#[cfg(feature = "full")]
+pub mod import;
 #[cfg(feature = "full")]
 mod repo;
 

@@ -25,7 +25,9 @@ use rustix::fs::{Mode as Bits, OFlags};
 use crate::Error;
 
 pub use read::FileObject;
+pub(crate) use read::{file_xattrs, link_xattrs};
 pub(crate) use stage::Fetched;
+pub(crate) use stage::IN_MEMORY;
 pub use stage::{Content, Staging, Verity};
 pub use walk::{Entry, Objects};
 
