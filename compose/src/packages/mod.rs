@@ -60,7 +60,7 @@ pub struct Set {
     pub packages: Vec<Package>,
     /// Seconds since 1970: the newest date of the sources, or `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: u64,
-    /// SHA-256 over names, versions and digests of the packages, and the date.
+    /// SHA-256 over names, versions and digests of the packages.
     pub inputs_digest: [u8; 32],
 }
 
@@ -100,12 +100,27 @@ pub(crate) fn deb_path(cachedir: &Path, sha256: &str) -> PathBuf {
     cachedir.join("debs").join(format!("{sha256}.deb"))
 }
 
+/// What apt chose; nothing is fetched yet.
+#[derive(Debug)]
+pub struct Plan {
+    set: Set,
+    items: Vec<fetch::Item>,
+    cachedir: PathBuf,
+    connections: usize,
+    /// apt's directories are used by one process at a time.
+    _lock: sys::Lock,
+}
+
 /// Updates the lists, resolves the treefile's packages, fetches what is not in the cache.
 pub fn prepare(tree: &Treefile, options: &Options, reporter: &Reporter) -> Result<Set, PackagesError> {
+    plan(tree, options, reporter)?.fetch(reporter)
+}
+
+/// Updates the lists and resolves the treefile's packages.
+pub fn plan(tree: &Treefile, options: &Options, reporter: &Reporter) -> Result<Plan, PackagesError> {
     let io = |e| PackagesError::Io(options.cachedir.clone(), e);
     fs::create_dir_all(options.cachedir.join("debs")).map_err(io)?;
     let cachedir = options.cachedir.canonicalize().map_err(io)?;
-    // Two composes may share a cache: apt's directories are used by one at a time.
     let lock = sys::Lock::exclusive(&cachedir.join("lock"))?;
 
     let step = reporter.step("package lists", 0);
@@ -124,26 +139,42 @@ pub fn prepare(tree: &Treefile, options: &Options, reporter: &Reporter) -> Resul
     step.done(format!("{} packages", chosen.len()));
 
     let (packages, items): (Vec<Package>, Vec<fetch::Item>) = chosen.into_iter().unzip();
-    let total = items.iter().map(|i| i.size).sum();
-    let step = reporter.step("fetch", total);
-    let fetched = fetch::all(&items, &cachedir, options.connections, &|bytes| step.inc(bytes))?;
-    step.done(format!(
-        "{} of {} packages, {:.1} of {:.1} MB",
-        fetched.packages,
-        packages.len(),
-        fetched.bytes as f64 / 1e6,
-        total as f64 / 1e6
-    ));
-    drop(lock);
-    Ok(Set { inputs_digest: inputs_digest(&packages, source_date_epoch), packages, source_date_epoch })
+    let set = Set { inputs_digest: inputs_digest(&packages), packages, source_date_epoch };
+    Ok(Plan { set, items, cachedir, connections: options.connections, _lock: lock })
 }
 
-fn inputs_digest(packages: &[Package], source_date_epoch: u64) -> [u8; 32] {
+impl Plan {
+    /// The packages. Their files need not be there.
+    pub fn set(&self) -> &Set {
+        &self.set
+    }
+
+    /// Bytes of all packages.
+    pub fn total(&self) -> u64 {
+        self.items.iter().map(|i| i.size).sum()
+    }
+
+    /// Makes sure that every package is in the cache and is what the signed index says.
+    pub fn fetch(self, reporter: &Reporter) -> Result<Set, PackagesError> {
+        let total = self.total();
+        let step = reporter.step("fetch", total);
+        let fetched = fetch::all(&self.items, &self.cachedir, self.connections, &|bytes| step.inc(bytes))?;
+        step.done(format!(
+            "{} of {} packages, {:.1} of {:.1} MB",
+            fetched.packages,
+            self.items.len(),
+            fetched.bytes as f64 / 1e6,
+            total as f64 / 1e6
+        ));
+        Ok(self.set)
+    }
+}
+
+fn inputs_digest(packages: &[Package]) -> [u8; 32] {
     let mut lines: Vec<String> =
         packages.iter().map(|p| format!("{} {} {} {}\n", p.name, p.version, p.arch, p.sha256)).collect();
     lines.sort_unstable();
     let mut digest = Sha256::new();
-    digest.update(format!("{source_date_epoch}\n"));
     for line in lines {
         digest.update(line);
     }
