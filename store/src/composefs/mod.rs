@@ -1,13 +1,18 @@
 //! composefs images of trees: what a deployment mounts.
 //!
 //! ```text
+//! of_repo  commit → tree, as libostree does it: a node for each file, its object's path, mount points added
 //! tree     the tree as plain data
 //! erofs    tree → bytes, identical to libcomposefs' format version 0
 //! ```
 
 mod erofs;
+#[cfg(feature = "full")]
+mod of_repo;
 mod tree;
 
+#[cfg(feature = "full")]
+pub use of_repo::{image, image_of_tree, tree_of};
 pub use tree::{Kind, Node, Xattrs};
 
 use crate::verity;
