@@ -1,6 +1,7 @@
 //! The command line: one module per verb, each with its `Args` and a `run`.
 
 mod compose;
+mod generate;
 mod image;
 mod key;
 mod publish;
@@ -9,7 +10,7 @@ mod serve;
 mod sign;
 mod vm;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use sys::Exit;
 
 /// Builds immutable container hosts: treefile to commit, to disk image, to a directory that any HTTP server can serve.
@@ -36,6 +37,9 @@ enum Verb {
     Serve(serve::Args),
     /// Looks into a repository.
     Repo(repo::Args),
+    /// Writes shell completions and manual pages.
+    #[command(hide = true)]
+    Generate(generate::Args),
     /// Boots and drives test machines.
     Vm(vm::Args),
 }
@@ -50,6 +54,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Publish(args) => publish::run(args),
         Verb::Serve(args) => serve::run(args),
         Verb::Repo(args) => repo::run(args),
+        Verb::Generate(args) => generate::run(args, Cli::command()),
         Verb::Vm(args) => vm::run(args),
     }
 }

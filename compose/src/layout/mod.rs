@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tree::Tree;
 
+use crate::rootfs::Sandbox;
 use crate::treefile::{Require, Treefile};
 
 /// Runs a program inside the tree: what [`arrange`] needs of a sandbox.
@@ -45,6 +46,19 @@ pub trait Runner {
     /// Runs `args` with `env` added to a clean environment. Returns what it wrote to stdout and stderr; another exit
     /// code than 0 is an [`Error::Run`].
     fn run(&self, args: &[&str], env: &[(&str, &str)]) -> Result<String, Error>;
+}
+
+impl Runner for Sandbox {
+    fn run(&self, args: &[&str], env: &[(&str, &str)]) -> Result<String, Error> {
+        let mut sandbox = self.clone();
+        for (key, value) in env {
+            sandbox = sandbox.env(key, value);
+        }
+        let line = || args.join(" ");
+        let (code, log) =
+            sandbox.stream(args, |_| {}).map_err(|e| Error::Run { line: line(), code: None, log: e.to_string() })?;
+        if code == 0 { Ok(log) } else { Err(Error::Run { line: line(), code: Some(code), log }) }
+    }
 }
 
 /// What a layout depends on besides the tree.
