@@ -1,3 +1,3 @@
-//! Replaced by its owner.
+//! `host`: the machine side.
 
 fn main() {}

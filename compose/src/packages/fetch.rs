@@ -92,8 +92,7 @@ fn agent() -> ureq::Agent {
     if let Some(proxy) = super::apt::proxy().and_then(|p| ureq::Proxy::new(&p).ok()) {
         config = config.proxy(Some(proxy));
     }
-    let connector = ureq::unversioned::transport::DefaultConnector::default();
-    ureq::Agent::with_parts(config.build(), connector, super::names::Remembering::default())
+    config.build().into()
 }
 
 /// None: it was there.
