@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -127,6 +127,7 @@ impl<R: io::Read> io::Read for Digesting<R> {
 mod tests {
     use super::*;
     use crate::Mode;
+    use std::io::Read as _;
 
     #[test]
     fn digests_are_remembered_and_a_torn_record_is_repaired() {

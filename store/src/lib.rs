@@ -34,6 +34,8 @@ pub mod digests;
 #[cfg(feature = "full")]
 pub mod import;
 #[cfg(feature = "full")]
+pub mod pull;
+#[cfg(feature = "full")]
 mod repo;
 
 pub use checksum::{Checksum, ParseChecksumError};
@@ -42,4 +44,4 @@ pub use object::{Commit, DirMeta, DirTree, FileMeta, ObjectType, Xattrs, object_
 pub use value::{Dict, Value};
 
 #[cfg(feature = "full")]
-pub use repo::{Content, Entry, FileObject, Mode, Objects, Repo, Staging, Verity};
+pub use repo::{Content, Entry, FileObject, Mode, Objects, Repo, Staging, Verity, valid_ref};

@@ -26,7 +26,8 @@ use crate::Error;
 
 pub use read::FileObject;
 pub(crate) use read::{file_xattrs, link_xattrs};
-pub(crate) use stage::Fetched;
+pub use refs::valid_ref;
+pub(crate) use stage::FilezError;
 pub(crate) use stage::IN_MEMORY;
 pub use stage::{Content, Staging, Verity};
 pub use walk::{Entry, Objects};

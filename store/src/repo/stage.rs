@@ -29,6 +29,10 @@ use crate::{Checksum, Error};
 
 /// Files up to this size are compressed in memory, in one go; larger ones stream.
 pub(crate) const IN_MEMORY: u64 = 64 << 20;
+/// A `.filez` smaller than this is inflated in memory, in one go.
+const WHOLE: u64 = 4 << 20;
+/// No file of a tree is larger, unless a signed commit says so.
+const MAX_FILE: u64 = 64 << 30;
 /// Level 6, as the stock tools'.
 const LEVEL: i32 = 6;
 
@@ -63,10 +67,65 @@ pub enum Content<'a> {
     Stream(&'a mut dyn Read),
 }
 
-/// A `.filez` that was fetched and verified: whether it was new, and its metadata.
-pub(crate) struct Fetched {
-    pub meta: FileMeta,
-    pub stored: u64,
+/// Why a `.filez` was not added.
+#[derive(Debug)]
+pub(crate) enum FilezError {
+    /// It could not be read, or is damaged.
+    Stream(io::Error),
+    /// It is another object, or could not be written here.
+    Store(Error),
+}
+
+/// An error of this machine in the middle of a stream from another one.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Local(io::Error);
+
+fn local(error: io::Error) -> io::Error {
+    io::Error::other(Local(error))
+}
+
+struct LocalWriter<'a>(&'a File);
+
+impl Write for LocalWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(local)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(local)
+    }
+}
+
+fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "bytes after the end of the file")
+}
+
+/// A `.filez` may not declare more than the commit says, nor more than any file is.
+fn check_declared(meta: &FileMeta, size: Option<u64>) -> io::Result<()> {
+    let why = match size {
+        Some(size) if size != meta.size => format!("it declares {} bytes, the commit says {size}", meta.size),
+        None if meta.size > MAX_FILE => format!("it declares {} bytes", meta.size),
+        _ => return Ok(()),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, why))
+}
+
+/// Inflates a whole stream into exactly `size` bytes.
+fn inflate(body: &[u8], size: u64) -> io::Result<Vec<u8>> {
+    let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+    // Deflate cannot do better than 1032 to 1, so a small body never makes a large allocation.
+    if size > (body.len() as u64).saturating_mul(1032) {
+        return Err(invalid("truncated, or it declares more than it can hold"));
+    }
+    let size = usize::try_from(size).map_err(|_| invalid("too large"))?;
+    let mut content = vec![0; size];
+    match libdeflater::Decompressor::new().deflate_decompress(body, &mut content) {
+        Ok(count) if count == size => Ok(content),
+        Ok(count) => Err(invalid(&format!("truncated: {} bytes are missing", size - count))),
+        Err(libdeflater::DecompressionError::InsufficientSpace) => Err(invalid("longer than its header says")),
+        Err(libdeflater::DecompressionError::BadData) => Err(invalid("the compressed data is damaged or truncated")),
+    }
 }
 
 /// A batch of objects. Dropping it without `flush` forgets what was not flushed.
@@ -320,13 +379,32 @@ impl<'r> Staging<'r> {
         Ok((temp, hasher, meta.size))
     }
 
+    /// Adds a metadata object over the one that is there, which is damaged or missing.
+    pub(crate) fn replace_metadata(&self, kind: ObjectType, checksum: &Checksum, bytes: &[u8]) -> Result<(), Error> {
+        if self.lock().claimed.insert((kind, *checksum)) {
+            let write = || {
+                let mut temp = self.temp()?;
+                temp.file.write_all(bytes)?;
+                self.keep(temp, 0o644, path_with_extension(checksum, kind.extension()), bytes.len() as u64)
+            };
+            write().map_err(|e| self.error(kind, checksum, e))?;
+        }
+        Ok(())
+    }
+
     /// Adds a file object that arrives as a `.filez`, verified while it streams: header, declared size and checksum.
-    /// An archive repository keeps the bytes as they came; nothing is compressed again.
-    pub(crate) fn write_filez(&self, checksum: &Checksum, raw: &mut dyn Read) -> Result<Option<Fetched>, Error> {
+    /// An archive repository keeps the bytes as they came; nothing is compressed again. `size` is what a signed commit
+    /// says about the content. Returns the bytes it took, or `None` if the object was there.
+    pub(crate) fn write_filez(
+        &self,
+        checksum: &Checksum,
+        raw: &mut dyn Read,
+        size: Option<u64>,
+    ) -> Result<Option<u64>, FilezError> {
         if !self.claim(ObjectType::File, checksum) {
             return Ok(None);
         }
-        let result = self.write_filez_claimed(checksum, raw);
+        let result = self.write_filez_claimed(checksum, raw, size);
         if result.is_err() {
             // Somebody may try again, from another source.
             self.lock().claimed.remove(&(ObjectType::File, *checksum));
@@ -334,39 +412,69 @@ impl<'r> Staging<'r> {
         result.map(Some)
     }
 
-    fn write_filez_claimed(&self, checksum: &Checksum, raw: &mut dyn Read) -> Result<Fetched, Error> {
-        let io = |e| Error::io(format!("{} {checksum}", ObjectType::File), e);
-        let archive = self.repo.mode == Mode::Archive;
-        let mut temp = self.temp().map_err(|e| self.error(ObjectType::File, checksum, e))?;
-        let (meta, hasher, count) = {
-            let out = archive.then_some(&temp.file);
-            let mut reader = BufReader::with_capacity(64 << 10, Tee { raw, out, count: 0 });
-            let meta = read::read_filez_header(&mut reader).map_err(io)?;
-            let mut hasher = meta.hasher();
-            if meta.symlink.is_none() {
-                let mut content = read::Exact::new(flate2::bufread::DeflateDecoder::new(&mut reader), meta.size);
-                if archive {
-                    copy_hashing(&mut content, meta.size, &mut hasher, &mut io::sink()).map_err(io)?;
-                } else {
-                    // The tee does not use the file in this mode, so it can take the content.
-                    copy_hashing(&mut content, meta.size, &mut hasher, &mut &temp.file).map_err(io)?;
-                }
-            }
-            if reader.read(&mut [0]).map_err(io)? != 0 {
-                return Err(io(io::Error::new(io::ErrorKind::InvalidData, "bytes after the end of the file")));
-            }
-            (meta, hasher, reader.get_ref().count)
-        };
+    fn write_filez_claimed(
+        &self,
+        checksum: &Checksum,
+        raw: &mut dyn Read,
+        size: Option<u64>,
+    ) -> Result<u64, FilezError> {
+        let mut head = Vec::new();
+        raw.take(WHOLE).read_to_end(&mut head).map_err(FilezError::Stream)?;
+        let mut rest = head.as_slice();
+        let meta = read::read_filez_header(&mut rest).map_err(FilezError::Stream)?;
+        check_declared(&meta, size).map_err(FilezError::Stream)?;
+        let store = |e| FilezError::Store(self.error(ObjectType::File, checksum, e));
+        let mut temp = self.temp().map_err(store)?;
+        let (hasher, stored) = if (head.len() as u64) < WHOLE && meta.size <= IN_MEMORY {
+            self.filez_whole(&meta, &head, rest, &mut temp.file)
+        } else {
+            let mut raw = io::Cursor::new(&head).chain(raw);
+            self.filez_stream(&meta, &mut raw, &temp.file)
+        }
+        .map_err(|e| match e.downcast::<Local>() {
+            Ok(Local(error)) => store(error),
+            Err(error) => FilezError::Stream(error),
+        })?;
         let found = Checksum(hasher.finalize().into());
         if found != *checksum {
-            return Err(Error::Mismatch { kind: ObjectType::File, expected: *checksum, found });
+            let kind = ObjectType::File;
+            return Err(FilezError::Store(Error::Mismatch { kind, expected: *checksum, found }));
         }
-        if let (false, Some(target)) = (archive, &meta.symlink) {
-            temp.file.write_all(&crate::gv::nul(target)).map_err(io)?;
+        self.finish_file(temp, &meta, checksum, stored).map_err(store)?;
+        Ok(stored)
+    }
+
+    fn filez_whole(&self, meta: &FileMeta, raw: &[u8], body: &[u8], mut file: &File) -> io::Result<(Sha256, u64)> {
+        let mut hasher = meta.hasher();
+        let content = match &meta.symlink {
+            Some(_) if !body.is_empty() => return Err(too_long()),
+            Some(target) => crate::gv::nul(target),
+            None => {
+                let content = inflate(body, meta.size)?;
+                hasher.update(&content);
+                content
+            }
+        };
+        let bytes = if self.repo.mode == Mode::Archive { raw } else { &content };
+        file.write_all(bytes).map_err(local)?;
+        Ok((hasher, bytes.len() as u64))
+    }
+
+    fn filez_stream(&self, meta: &FileMeta, raw: &mut dyn Read, file: &File) -> io::Result<(Sha256, u64)> {
+        let archive = self.repo.mode == Mode::Archive;
+        let out = archive.then_some(file);
+        let mut reader = BufReader::with_capacity(64 << 10, Tee { raw, out, count: 0 });
+        read::read_filez_header(&mut reader)?;
+        let mut hasher = meta.hasher();
+        let content = &mut flate2::bufread::DeflateDecoder::new(&mut reader);
+        // The tee does not use the file in a bare-user repository, so it can take the content.
+        let mut sink = io::sink();
+        let mut plain = LocalWriter(file);
+        copy_hashing(content, meta.size, &mut hasher, if archive { &mut sink } else { &mut plain })?;
+        if reader.read(&mut [0])? != 0 {
+            return Err(too_long());
         }
-        let stored = if archive { count } else { meta.size };
-        self.finish_file(temp, &meta, checksum, stored).map_err(|e| self.error(ObjectType::File, checksum, e))?;
-        Ok(Fetched { meta, stored })
+        Ok((hasher, if archive { reader.get_ref().count } else { meta.size }))
     }
 
     /// Bytes written since the last flush.
@@ -424,7 +532,7 @@ impl Read for Tee<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.raw.read(buffer)?;
         if let Some(mut out) = self.out {
-            out.write_all(&buffer[..count])?;
+            out.write_all(&buffer[..count]).map_err(local)?;
         }
         self.count += count as u64;
         Ok(count)
