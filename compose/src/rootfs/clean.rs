@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Files that say when or where the root was built, or that hold the version before the last of something.
@@ -55,7 +56,9 @@ pub fn clean(root: &Path) -> io::Result<()> {
     }
     let id = root.join("etc/machine-id");
     if id.symlink_metadata().is_ok_and(|m| m.is_file()) {
-        fs::File::create(&id)?;
+        // A new file, because systemd made this one read-only for everybody.
+        fs::remove_file(&id)?;
+        fs::File::create(&id)?.set_permissions(fs::Permissions::from_mode(0o644))?;
     }
     Ok(())
 }

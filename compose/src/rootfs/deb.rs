@@ -79,14 +79,28 @@ pub struct Deb {
     pub control: Control,
     /// Every file of the control archive with its mode, `control` included.
     pub files: BTreeMap<String, (Vec<u8>, u32)>,
-    /// Configuration files, without the leading slash.
-    pub conffiles: Vec<String>,
+    /// Configuration files.
+    pub conffiles: Vec<Conffile>,
     /// Length of the `.deb`.
     pub size: u64,
     data: ar::Member,
 }
 
+/// A line of the control file `conffiles`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conffile {
+    /// Without the leading slash.
+    pub path: String,
+    /// Not part of the package any more: an upgrade removes it. Such a file is only recorded.
+    pub remove_on_upgrade: bool,
+}
+
 impl Deb {
+    /// Whether a path of the package is a configuration file.
+    pub fn is_conffile(&self, path: &str) -> bool {
+        self.conffiles.iter().any(|c| !c.remove_on_upgrade && c.path == path)
+    }
+
     /// Reads the control part.
     pub fn open(path: &Path, sha256: &str) -> Result<Self, DebError> {
         let file = File::open(path).map_err(|e| DebError::Io("opening it", e))?;
@@ -243,13 +257,20 @@ fn decompress<'a>(file: &'a File, member: &ar::Member, limit: u64) -> Result<Box
     })
 }
 
-/// `remove-on-upgrade` entries name what an older version had: nothing to do in a fresh root.
-fn conffiles(text: &str) -> Result<Vec<String>, DebError> {
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("remove-on-upgrade "));
+fn conffiles(text: &str) -> Result<Vec<Conffile>, DebError> {
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
     lines
-        .map(|line| match line.strip_prefix('/') {
-            Some(path) if !path.split('/').any(|p| p == "..") => Ok(path.to_owned()),
-            _ => Err(DebError::Conffile(line.to_owned())),
+        .map(|line| {
+            let (path, remove_on_upgrade) = match line.strip_prefix("remove-on-upgrade ") {
+                Some(path) => (path.trim(), true),
+                None => (line, false),
+            };
+            match path.strip_prefix('/') {
+                Some(path) if !path.split('/').any(|p| p == "..") => {
+                    Ok(Conffile { path: path.to_owned(), remove_on_upgrade })
+                }
+                _ => Err(DebError::Conffile(line.to_owned())),
+            }
         })
         .collect()
 }

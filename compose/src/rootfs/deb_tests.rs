@@ -88,5 +88,8 @@ fn what_is_wrong_with_a_package_is_said() {
 fn hostile_conffile_outside_the_root() {
     assert!(matches!(conffiles("/etc/../../x\n"), Err(DebError::Conffile(_))));
     assert!(matches!(conffiles("etc/x\n"), Err(DebError::Conffile(_))));
-    assert_eq!(conffiles("/etc/a\nremove-on-upgrade /etc/b\n\n").unwrap(), ["etc/a"]);
+    assert!(matches!(conffiles("remove-on-upgrade ../x\n"), Err(DebError::Conffile(_))));
+    let list = conffiles("/etc/a\nremove-on-upgrade /etc/b\n\n").unwrap();
+    let list: Vec<_> = list.iter().map(|c| (c.path.as_str(), c.remove_on_upgrade)).collect();
+    assert_eq!(list, [("etc/a", false), ("etc/b", true)]);
 }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use md5::{Digest, Md5};
 
-use super::deb::{Data, Deb};
+use super::deb::{Conffile, Data, Deb};
 use super::source::Source;
 use super::tar::Kind;
 
@@ -222,7 +222,10 @@ fn stanza(deb: &Deb) -> String {
     let mut stanza = deb.control.stanza.clone();
     stanza.set("Status", "install ok unpacked");
     if !deb.conffiles.is_empty() {
-        let lines: String = deb.conffiles.iter().map(|path| format!("\n /{path} newconffile")).collect();
+        let line = |c: &Conffile| {
+            format!("\n /{} newconffile{}", c.path, if c.remove_on_upgrade { " remove-on-upgrade" } else { "" })
+        };
+        let lines: String = deb.conffiles.iter().map(line).collect();
         stanza.set("Conffiles", lines);
     }
     stanza.render()
@@ -249,7 +252,7 @@ fn md5sums(deb: &Deb, data: &Data) -> io::Result<String> {
             Kind::Hardlink(target) => sums.get(target.as_str()).cloned().unwrap_or_default(),
             _ => continue,
         };
-        if !deb.conffiles.contains(&entry.path) {
+        if !deb.is_conffile(&entry.path) {
             let _ = writeln!(text, "{sum}  {}", entry.path);
         }
         sums.insert(&entry.path, sum);

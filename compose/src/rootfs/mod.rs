@@ -40,6 +40,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sys::{Progress, Reporter};
 
+use crate::packages::Package;
+
 pub use ar::ArError;
 pub use control::ControlError;
 pub use deb::DebError;
@@ -54,7 +56,8 @@ use filter::Filter;
 use order::Graph;
 use place::{Conffiles, Item, Placer};
 
-/// A `.deb` whose digest has been verified.
+/// A `.deb` whose digest has been verified. That is all this module takes from the outside; everything else it reads in
+/// the `.deb` itself.
 #[derive(Clone, Debug)]
 pub struct Input {
     /// Where it lies.
@@ -125,9 +128,15 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     |source| Error::Io { what, source }
 }
 
+/// Builds a root directory from the packages of a tree. See [`build_from`].
+pub fn build(packages: &[Package], root: &Path, options: &Options, reporter: &Reporter) -> Result<(), Error> {
+    let inputs: Vec<Input> = packages.iter().map(|p| Input { deb: p.deb.clone(), sha256: p.sha256.clone() }).collect();
+    build_from(&inputs, root, options, reporter)
+}
+
 /// Builds a root directory from a set of packages that is closed under dependencies. `root` must be an empty directory, or
 /// not be there; its parent must be. Where something fails, what was built is removed, or kept where asked.
-pub fn build(inputs: &[Input], root: &Path, options: &Options, reporter: &Reporter) -> Result<(), Error> {
+pub fn build_from(inputs: &[Input], root: &Path, options: &Options, reporter: &Reporter) -> Result<(), Error> {
     Sandbox::check()?;
     match fs::read_dir(root).map(|mut entries| entries.next().is_none()) {
         Ok(true) => {}

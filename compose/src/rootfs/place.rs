@@ -125,10 +125,9 @@ impl Placer {
         let (mut shape, mut files, mut links) = (Vec::new(), Vec::new(), Vec::new());
         for item in items {
             let package = item.deb.control.name.as_str();
-            let special: HashSet<&str> = item.deb.conffiles.iter().map(String::as_str).collect();
             let mut list = Vec::new();
             for entry in &item.data.entries {
-                let is_conffile = special.contains(entry.path.as_str());
+                let is_conffile = item.deb.is_conffile(&entry.path);
                 let diverted = diversions.target(&entry.path, package);
                 let target = diverted.unwrap_or(&entry.path);
                 if !self.claim(entry, target, item, all, &mut placed)? {
@@ -146,7 +145,7 @@ impl Placer {
                         Kind::Dir | Kind::Symlink(_) => shape.push(op(target)),
                         Kind::File { .. } => files.push(op(target)),
                         Kind::Hardlink(to) => {
-                            let is_conffile = special.contains(to.as_str());
+                            let is_conffile = item.deb.is_conffile(to);
                             let to = diversions.target(to, package).unwrap_or(to);
                             // Hard links follow their target to the name it is placed under.
                             let to = if is_conffile { format!("{to}.dpkg-new") } else { to.to_owned() };

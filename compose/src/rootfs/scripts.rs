@@ -44,6 +44,9 @@ pub fn sandbox(root: &Path, source_date_epoch: u64) -> Sandbox {
         // final form.
         .env("INITRD", "No")
         .env("SYSTEMD_OFFLINE", "1")
+        // Byte code that Python writes by the way carries the time of the source file, which no file of the tree keeps.
+        // What packages compile on purpose carries a digest instead, because of SOURCE_DATE_EPOCH.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
 }
 
 /// Runs the preinst of a package.
