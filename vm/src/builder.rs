@@ -35,14 +35,20 @@ pub struct Forward {
 /// An address that the guest sees and that leads to a service of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestForward {
-    /// The port at [`GUEST_SEES_HOST_AT`].
-    pub guest: u16,
+    /// The address that the guest connects to, as in `10.0.2.100:80`; inside 10.0.2.0/24.
+    pub guest: std::net::SocketAddrV4,
     /// The command to run for each connection, its standard input and output joined with it.
     pub command: Vec<String>,
 }
 
-/// Where guest→host forwards answer.
-pub const GUEST_SEES_HOST_AT: &str = "10.0.2.100";
+impl GuestForward {
+    /// Leads from `guest` to a TCP address of this side, through `slipway vm connect` (or any program whose arguments
+    /// end in `vm connect HOST:PORT`).
+    pub fn tcp(guest: std::net::SocketAddrV4, slipway: &Path, to: &str) -> GuestForward {
+        let command = vec![slipway.to_string_lossy().into_owned(), "vm".into(), "connect".into(), to.to_owned()];
+        GuestForward { guest, command }
+    }
+}
 
 /// The network of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -382,7 +388,7 @@ fn netdev(network: &Network) -> Result<String> {
             }
             line.push(format!("'{}'", word.replace(',', ",,")));
         }
-        text.push_str(&format!(",guestfwd=tcp:{GUEST_SEES_HOST_AT}:{guest}-cmd:{}", line.join(" ")));
+        text.push_str(&format!(",guestfwd=tcp:{guest}-cmd:{}", line.join(" ")));
     }
     Ok(text)
 }
@@ -425,8 +431,7 @@ mod tests {
 
     #[test]
     fn a_network_is_restricted_to_its_forwards() {
-        let forward =
-            GuestForward { guest: 80, command: vec!["/a b".into(), "vm".into(), "connect".into(), "x:1".into()] };
+        let forward = GuestForward::tcp("10.0.2.100:80".parse().unwrap(), Path::new("/a b"), "x:1");
         let network = Network {
             forwards: vec![Forward { host: 2222, guest: 22 }],
             guest_forwards: vec![forward],

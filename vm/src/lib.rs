@@ -35,12 +35,11 @@ mod spawn;
 mod sshkey;
 
 pub use accel::{Accel, Choice, choose};
-pub use builder::{Builder, Console, Forward, GUEST_SEES_HOST_AT, GuestForward, Kernel, Network};
+pub use builder::{Builder, Console, Forward, GuestForward, Kernel, Network};
 pub use channel::Stream;
 pub use connect::connect;
 pub use disk::{Disk, Writes, format, overlay};
 pub use error::{Error, Result, Tail};
 pub use firmware::Firmware;
 pub use machine::{Machine, Output, Request, quote};
-pub use qmp::Qmp;
 pub use serial::plain;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sys::Cmd;
@@ -71,8 +71,9 @@ pub struct Machine {
 #[derive(Debug)]
 struct Running {
     process: Process,
-    qmp: Mutex<Qmp>,
-    channel: Mutex<Channel>,
+    /// Connected when first used: QEMU serves one client at a time, and others may want to talk too.
+    qmp: Mutex<Option<Qmp>>,
+    channel: Mutex<Option<Channel>>,
 }
 
 impl Machine {
@@ -136,21 +137,22 @@ impl Machine {
         let process = Process::ours(child, self.builder.outlives_us);
         self.connect(process)?;
         if self.builder.resume.take().is_some() {
-            self.qmp()?.resume(ANSWER)?;
+            self.with_qmp(|qmp| qmp.resume(ANSWER))?;
         }
         Ok(())
     }
 
+    /// Waits until QEMU answers on its control socket, which proves that it has accepted its command line.
     fn connect(&mut self, process: Process) -> Result<()> {
         let start = Instant::now();
         loop {
             if let Some(how) = process.ended() {
                 return Err(self.exited("starting", &how));
             }
-            let qmp = Qmp::connect(&self.sockets.join("qmp.sock"), ANSWER);
-            match qmp.and_then(|qmp| Ok((qmp, Channel::connect(&self.sockets)?))) {
-                Ok((qmp, channel)) => {
-                    self.running = Some(Running { process, qmp: Mutex::new(qmp), channel: Mutex::new(channel) });
+            match Qmp::connect(&self.sockets.join("qmp.sock"), ANSWER) {
+                Ok(qmp) => {
+                    let (qmp, channel) = (Mutex::new(Some(qmp)), Mutex::new(None));
+                    self.running = Some(Running { process, qmp, channel });
                     return Ok(());
                 }
                 Err(_) if start.elapsed() < START => std::thread::sleep(Duration::from_millis(20)),
@@ -165,14 +167,51 @@ impl Machine {
         self.running.as_ref().ok_or_else(|| Error::Config(format!("the machine {} is switched off", self.builder.name)))
     }
 
-    fn channel(&self) -> Result<MutexGuard<'_, Channel>> {
-        // A panic in a test that held the lock left no half-done state: a request names its own frames.
-        Ok(self.running()?.channel.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Closes the connections to QEMU, so that other processes can talk to the machine; they are made again when needed.
+    pub fn release(&self) {
+        if let Some(running) = &self.running {
+            *running.qmp.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *running.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
-    /// QEMU's control socket.
-    pub fn qmp(&self) -> Result<MutexGuard<'_, Qmp>> {
-        Ok(self.running()?.qmp.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_channel<T>(
+        &self,
+        deadline: Instant,
+        job: impl FnOnce(&mut Channel) -> std::result::Result<T, Stop>,
+    ) -> Result<std::result::Result<T, Stop>> {
+        // A panic in a test that held the lock left no half-done state: a request names its own frames.
+        let mut slot = self.running()?.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_none() {
+            match Channel::connect(&self.sockets, deadline) {
+                Ok(channel) => *slot = Some(channel),
+                Err(_) if self.running()?.process.ended().is_some() => return Ok(Err(Stop::Closed)),
+                Err(source) => {
+                    return Err(Error::Io { what: "connecting to the guest in", path: self.sockets.clone(), source });
+                }
+            }
+        }
+        match slot.as_mut() {
+            Some(channel) => Ok(job(channel)),
+            None => Ok(Err(Stop::Closed)),
+        }
+    }
+
+    fn with_qmp<T>(&self, job: impl FnOnce(&mut Qmp) -> Result<T>) -> Result<T> {
+        let mut slot = self.running()?.qmp.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_none() {
+            let socket = self.sockets.join("qmp.sock");
+            *slot = Some(Qmp::connect(&socket, ANSWER).map_err(io("connecting to QEMU in", &socket))?);
+        }
+        match slot.as_mut() {
+            Some(qmp) => job(qmp),
+            None => Err(Error::Config("no connection to QEMU".to_owned())),
+        }
+    }
+
+    /// Runs a command on QEMU's control socket (QMP).
+    pub fn qmp(&self, command: &str, arguments: serde_json::Value) -> Result<serde_json::Value> {
+        self.with_qmp(|qmp| qmp.execute(command, arguments))
     }
 
     fn exited(&self, during: &str, how: &str) -> Error {
@@ -238,7 +277,8 @@ impl Machine {
 
     /// Waits until a boot other than `than` answers.
     pub fn wait_other_boot(&self, than: Option<&str>, timeout: Duration) -> Result<String> {
-        let result = self.channel()?.wait_boot(than, Instant::now() + timeout);
+        let deadline = Instant::now() + timeout;
+        let result = self.with_channel(deadline, |channel| channel.wait_boot(than, deadline))?;
         result.map_err(|stop| self.stopped(stop, "answer from the guest", timeout))
     }
 
@@ -265,7 +305,8 @@ impl Machine {
     /// Runs a command and hands its output to `sink` as it comes; returns the exit code.
     pub fn stream(&self, request: Request<'_>, sink: &mut dyn FnMut(Stream, &[u8])) -> Result<i32> {
         let deadline = Instant::now() + request.timeout;
-        let result = self.channel()?.run(request.script, request.input, deadline, sink);
+        let result =
+            self.with_channel(deadline, |channel| channel.run(request.script, request.input, deadline, sink))?;
         result.map_err(|stop| self.stopped(stop, &format!("end of `{}`", first_line(request.script)), request.timeout))
     }
 
@@ -357,7 +398,7 @@ impl Machine {
 
     /// Resets the machine as a button would: no shutdown, what the guest had not written is gone. The next boot follows.
     pub fn reset(&self) -> Result<()> {
-        self.qmp()?.execute("system_reset", serde_json::json!({})).map(drop)
+        self.qmp("system_reset", serde_json::json!({})).map(drop)
     }
 
     /// Shuts the guest down cleanly and waits until the machine is off. It can be started again with [`Self::power_on`].
@@ -377,7 +418,7 @@ impl Machine {
 
     /// Presses the power button (ACPI): the guest decides.
     pub fn press_power_button(&self) -> Result<()> {
-        self.qmp()?.execute("system_powerdown", serde_json::json!({})).map(drop)
+        self.qmp("system_powerdown", serde_json::json!({})).map(drop)
     }
 
     /// Waits until the machine has switched itself off.
@@ -406,23 +447,26 @@ impl Machine {
 
     /// Stores memory, devices and disks under a name, inside the overlays; the guest goes on.
     pub fn save(&self, name: &str) -> Result<()> {
-        self.qmp()?.human(&format!("savevm {name}"))
+        self.with_qmp(|qmp| qmp.human(&format!("savevm {name}")))
     }
 
     /// Goes back to what [`Self::save`] stored.
     pub fn load(&self, name: &str) -> Result<()> {
+        let deadline = Instant::now() + ANSWER;
         // Nobody may use the channel while the guest changes under it.
-        let mut channel = self.channel()?;
-        self.qmp()?.human(&format!("loadvm {name}"))?;
-        channel.rewound().map_err(|e| Error::Channel(format!("attaching again: {e}")))
+        let loaded = self.with_channel(deadline, |channel| {
+            self.with_qmp(|qmp| qmp.human(&format!("loadvm {name}")))?;
+            Ok(channel.rewound().map_err(|e| Error::Channel(format!("attaching again: {e}")))?)
+        })?;
+        loaded.map_err(|stop| self.stopped(stop, "answer from QEMU", ANSWER))
     }
 
     /// Writes memory and devices to `state` and ends the machine, leaving its directory. Others may continue from there
     /// with [`Builder::resume`], each with overlays on this machine's overlays.
     pub fn suspend(mut self, state: &Path) -> Result<()> {
-        self.qmp()?.suspend_to(state, ANSWER)?;
+        self.with_qmp(|qmp| qmp.suspend_to(state, ANSWER))?;
         // An orderly end: QEMU writes back what it still holds of the overlays.
-        let _ = self.qmp()?.execute("quit", serde_json::json!({}));
+        let _ = self.qmp("quit", serde_json::json!({}));
         if let Some(running) = self.running.take() {
             if running.process.wait(Duration::from_secs(20)).is_none() {
                 running.process.kill();

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// A connection to QEMU's control socket.
 #[derive(Debug)]
-pub struct Qmp {
+pub(crate) struct Qmp {
     reader: BufReader<UnixStream>,
 }
 
@@ -38,7 +38,7 @@ impl Qmp {
     }
 
     /// Runs one command and returns its `return` value.
-    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+    pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let refused = |why: String| Error::Qmp { command: command.to_owned(), why };
         let request = json!({"execute": command, "arguments": arguments});
         self.reader.get_mut().write_all(format!("{request}\n").as_bytes()).map_err(|e| refused(e.to_string()))?;

@@ -44,8 +44,9 @@ mkdir -p -m 0700 "$work"
 session=-
 worker=
 
+# Only while its leader lives: what a finished request left in the background stays.
 end_worker() {
-    [[ -z $worker ]] || kill -KILL -- "-$worker" 2>/dev/null
+    [[ -n $worker ]] && kill -0 "$worker" 2>/dev/null && kill -KILL -- "-$worker" 2>/dev/null
     worker=
 }
 
@@ -85,8 +86,8 @@ $text"
 
 say "hello 1 $boot $session"
 while :; do
-    # End of file: nobody is connected on the other side.
-    IFS= read -r -u "$control" line || { nap 0.2; continue; }
+    # End of file: nobody is connected on the other side, or no longer.
+    IFS= read -r -u "$control" line || { end_worker; nap 0.2; continue; }
     set -- $line
     case ${1-} in
     attach)

@@ -89,6 +89,8 @@ pub(crate) struct Channel {
     /// The boot that knows our session.
     boot: Option<String>,
     next: u64,
+    /// QEMU serves one client of each socket: two clients that got two of three each would wait for ever.
+    _alone: sys::Lock,
 }
 
 /// Why a wait ended without its event. The caller knows the machine and makes an `Error` of it.
@@ -110,7 +112,8 @@ impl From<Error> for Stop {
 
 impl Channel {
     /// Connects to the sockets in `dir` and asks the guest for a session; the answer comes when the guest is up.
-    pub(crate) fn connect(dir: &Path) -> std::io::Result<Channel> {
+    pub(crate) fn connect(dir: &Path, deadline: Instant) -> std::io::Result<Channel> {
+        let alone = alone(&dir.join("channel.lock"), deadline)?;
         let open = |name: &str| UnixStream::connect(dir.join(format!("{name}.sock")));
         let (control, stdout, stderr) = (open(PORTS[0])?, open(PORTS[1])?, open(PORTS[2])?);
         let (sender, events) = channel();
@@ -123,7 +126,8 @@ impl Channel {
         name("stderr").spawn(move || read_output(stderr, Stream::Stderr, &sender))?;
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|e| std::io::Error::other(e.to_string()))?;
-        let channel = Channel { control, outputs, events, session: hex::encode(random), boot: None, next: 1 };
+        let channel =
+            Channel { control, outputs, events, session: hex::encode(random), boot: None, next: 1, _alone: alone };
         // A guest that is not up yet leaves the control socket unread; one line fits.
         channel.attach()?;
         Ok(channel)
@@ -252,6 +256,20 @@ impl Channel {
             }
         }
         Ok(())
+    }
+}
+
+/// Waits for the lock that makes us the channel's only user.
+fn alone(path: &Path, deadline: Instant) -> std::io::Result<sys::Lock> {
+    loop {
+        match sys::Lock::try_exclusive(path) {
+            Ok(lock) => return Ok(lock),
+            Err(sys::LockError::Held(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+            Err(sys::LockError::Held(_)) => {
+                return Err(std::io::Error::other("another command is running in this machine"));
+            }
+            Err(sys::LockError::Io(_, source)) => return Err(source),
+        }
     }
 }
 
