@@ -217,18 +217,16 @@ impl Plan {
         let set = packages.fetch(reporter)?;
 
         let root = work.root();
-        let inputs: Vec<rootfs::Input> =
-            set.packages.iter().map(|p| rootfs::Input { deb: p.deb.clone(), sha256: p.sha256.clone() }).collect();
         let how = rootfs::Options {
             documentation: tree.documentation,
             keep_sandbox: options.keep_workdir,
             cachedir: Some(options.packages.cachedir.clone()),
             source_date_epoch: set.source_date_epoch,
         };
-        rootfs::build(&inputs, &root, &how, reporter).context("building the root")?;
+        rootfs::build(&set.packages, &root, &how, reporter).context("building the root")?;
         let facts = layout::Facts { version: version.clone(), source_date_epoch: set.source_date_epoch };
-        let summary =
-            layout::apply(&root, &tree, &facts, &Inside::new(&root), reporter).context("laying out the tree")?;
+        let summary = layout::apply(&root, &tree, &facts, &rootfs::Sandbox::new(&root), reporter)
+            .context("laying out the tree")?;
 
         let repo = open_or_create(&options.repo)?;
         let lock = repo.lock_shared()?;
@@ -412,25 +410,5 @@ impl Drop for Workdir {
             // What stays behind is removed by the next compose.
             let _ = sys::file::remove_tree(&self.root());
         }
-    }
-}
-
-/// Programs of the tree, run in the sandbox.
-struct Inside {
-    root: PathBuf,
-}
-
-impl Inside {
-    fn new(root: &Path) -> Self {
-        Inside { root: root.to_owned() }
-    }
-}
-
-impl layout::Runner for Inside {
-    fn run(&self, args: &[&str], env: &[(&str, &str)]) -> Result<String, layout::Error> {
-        let sandbox = env.iter().fold(rootfs::Sandbox::new(&self.root), |s, (key, value)| s.env(key, value));
-        let failed = |code, log| layout::Error::Run { line: args.join(" "), code, log };
-        let (code, log) = sandbox.stream(args, |_| {}).map_err(|e| failed(None, e.to_string()))?;
-        if code == 0 { Ok(log) } else { Err(failed(Some(code), log)) }
     }
 }
