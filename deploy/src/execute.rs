@@ -117,7 +117,7 @@ pub fn run_step(step: &Step, context: &Context<'_>) -> Result<(), ExecuteError> 
             }
         }
         Step::RemoveKernel { bootcsum } => Ok(esp.remove_kernel(bootcsum)?),
-        Step::CollectGarbage { keep } => collect(context, keep),
+        Step::CollectGarbage { keep, forget } => collect(context, keep, forget),
     }
 }
 
@@ -239,7 +239,7 @@ fn remove_any(path: &Path) -> io::Result<()> {
     }
 }
 
-fn collect(context: &Context<'_>, keep: &[DeploymentId]) -> Result<(), ExecuteError> {
+fn collect(context: &Context<'_>, keep: &[DeploymentId], forget: &[Checksum]) -> Result<(), ExecuteError> {
     // The first deployment came with the disk: nobody has made its ref yet.
     let wanted: BTreeMap<String, Checksum> =
         keep.iter().map(|id| (deployment_ref(&context.os, id), id.commit)).collect();
@@ -253,10 +253,13 @@ fn collect(context: &Context<'_>, keep: &[DeploymentId]) -> Result<(), ExecuteEr
     for name in refs.keys().filter(|n| n.starts_with(&ours) && !wanted.contains_key(*n)) {
         context.repo.delete_ref(name)?;
     }
-    gc(context.repo)
-}
-
-fn gc(_repo: &Repo) -> Result<(), ExecuteError> {
+    for (name, commit) in context.repo.remote_refs()? {
+        if forget.contains(&commit) {
+            context.repo.delete_ref(&name)?;
+        }
+    }
+    let collected = crate::gc::collect(context.repo)?;
+    tracing::debug!(objects = collected.objects, bytes = collected.bytes, "collected");
     Ok(())
 }
 

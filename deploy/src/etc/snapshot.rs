@@ -53,11 +53,12 @@ pub type Snapshot = BTreeMap<PathBuf, Node>;
 
 /// Reads a directory on disk. A missing one is empty.
 pub fn of_directory(dir: &Path) -> io::Result<Snapshot> {
+    // The top may be reached through a link; what is below it is taken as it is.
     let mut snapshot = Snapshot::new();
-    match fs::symlink_metadata(dir) {
+    match fs::canonicalize(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(snapshot),
         Err(e) => return Err(e),
-        Ok(_) => visit(dir, Path::new(""), &mut snapshot)?,
+        Ok(dir) => visit(&dir, Path::new(""), &mut snapshot)?,
     }
     Ok(snapshot)
 }

@@ -16,7 +16,7 @@ mod step;
 pub use bless::{Facts, bless};
 pub use fallback::{Fallback, fallback};
 pub use finalize::{finalize, finalize_failed, finalize_started};
-pub use prune::{kept, prune};
+pub use prune::{collect, kept, prune};
 pub use refusal::Refusal;
 pub use rollback::{Staged, pin, reject, rollback, switch_to};
 pub use stage::{Bad, Downgrade, Target, stage};

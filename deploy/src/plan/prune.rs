@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use store::Checksum;
+
 use super::{Plan, Step};
 use crate::state::State;
 use crate::{DeploymentId, Machine};
@@ -64,10 +66,18 @@ pub fn prune(machine: &Machine) -> Plan {
         steps.push(Step::RemoveKernel { bootcsum: bootcsum.clone() });
     }
     if !gone.is_empty() || !machine.leftovers.is_empty() {
-        steps.push(Step::CollectGarbage { keep });
+        steps.push(collect(machine));
     }
     if steps.is_empty() {
         return Plan::nothing("nothing is left over");
     }
     Plan::new("remove what is no longer needed", steps)
+}
+
+/// Removes the objects of everything that does not stay.
+pub fn collect(machine: &Machine) -> Step {
+    let keep = kept(machine);
+    let bad = machine.bad.commits.keys().filter_map(|c| c.parse::<Checksum>().ok());
+    let forget = bad.filter(|c| !keep.iter().any(|id| id.commit == *c)).collect();
+    Step::CollectGarbage { keep, forget }
 }

@@ -79,11 +79,14 @@ pub fn reject(machine: &Machine, reason: &str, now: u64) -> Result<Plan, Refusal
     }
     let mut steps = Vec::new();
     let mut marks = machine.bad.clone();
-    let commit = booted.id.commit.to_string();
-    if !marks.commits.contains_key(&commit) {
-        let version = booted.state.version.clone();
-        let mark = BadMark { version, reason: reason.to_owned(), at: now, rest: Default::default() };
-        marks.commits.insert(commit, mark);
+    // The first reason stays: it is the one that somebody looked into.
+    marks.commits.entry(booted.id.commit.to_string()).or_insert_with(|| BadMark {
+        version: booted.state.version.clone(),
+        reason: reason.to_owned(),
+        at: now,
+        rest: Default::default(),
+    });
+    if marks != machine.bad {
         steps.push(Step::WriteBadMarks { marks });
     }
     if booted.state.state != State::Bad {

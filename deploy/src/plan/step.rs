@@ -93,6 +93,8 @@ pub enum Step {
     CollectGarbage {
         /// The deployments that stay.
         keep: Vec<DeploymentId>,
+        /// Commits that failed: no remembered ref of a remote keeps them.
+        forget: Vec<Checksum>,
     },
 }
 
@@ -174,7 +176,7 @@ impl fmt::Display for Step {
             Step::RemoveDeployment { id } => write!(f, "remove   deployment {}", id.short()),
             Step::RemoveLeftover { name } => write!(f, "remove   leftover {name}"),
             Step::RemoveKernel { bootcsum } => write!(f, "remove   kernel {}", short(bootcsum)),
-            Step::CollectGarbage { keep } => write!(f, "collect  objects outside {} deployments", keep.len()),
+            Step::CollectGarbage { keep, .. } => write!(f, "collect  objects outside {} deployments", keep.len()),
         }
     }
 }
