@@ -6,7 +6,8 @@
 //!  3 units       enable, default-target; masks
 //!  4 accounts    what sysusers.d asks for                                 (in the sandbox)
 //!    files       remove-files, postprocess scripts                        (in the sandbox)
-//!  5 etc         identities again; what tmpfiles.d would make in /etc     (in the sandbox)
+//!  5 ids         accounts keep the ids they have in the parent commit
+//!    etc         identities again; what tmpfiles.d would make in /etc     (in the sandbox)
 //!  6 kernel      /usr/lib/modules/$kver/{vmlinuz,config,System.map}, /boot empty
 //!  7 identity    keys and the short tree.json, which the initramfs takes along
 //!  8 initramfs   dracut, once                                             (in the sandbox)
@@ -25,6 +26,7 @@ mod accounts;
 mod etc;
 mod files;
 mod identity;
+mod ids;
 mod initramfs;
 mod kernel;
 mod toplevel;
@@ -94,6 +96,17 @@ pub struct Settings {
     pub treefile: serde_json::Value,
     /// The one time that generated files may carry.
     pub source_date_epoch: u64,
+    /// Accounts of the parent commit.
+    pub previous: Previous,
+}
+
+/// The accounts of the parent commit; empty texts where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Previous {
+    /// Its `/usr/etc/passwd`.
+    pub passwd: String,
+    /// Its `/usr/etc/group`.
+    pub group: String,
 }
 
 /// Where updates come from, as `tree.json` says it.
@@ -300,6 +313,7 @@ impl Settings {
             mutate_os_release: treefile.mutate_os_release.clone(),
             treefile: serde_json::to_value(treefile).map_err(Error::Treefile)?,
             source_date_epoch: facts.source_date_epoch,
+            previous: Previous::default(),
         })
     }
 }
@@ -345,6 +359,7 @@ pub fn arrange(
     files::remove(tree, &settings.remove_files, summary)?;
     accounts::create(tree, epoch, runner)?;
     files::postprocess(tree, &settings.postprocess, epoch, runner)?;
+    ids::keep(tree, &settings.previous)?;
     etc::identity(tree)?;
     etc::settle(tree, runner)?;
     units::lint_first_boot(tree, summary)?;

@@ -53,7 +53,6 @@ impl Tree {
     }
 
     /// Where the tree is.
-    #[cfg(test)]
     pub fn root(&self) -> &Path {
         &self.root
     }
