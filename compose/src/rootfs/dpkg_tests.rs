@@ -2,7 +2,8 @@ use super::*;
 
 #[test]
 fn triggers_of_every_kind() {
-    let text = "# comment\ninterest /usr/share/x\ninterest-noawait ldconfig # why\nactivate-noawait y\ninterest-await z\n\n";
+    let text =
+        "# comment\ninterest /usr/share/x\ninterest-noawait ldconfig # why\nactivate-noawait y\ninterest-await z\n\n";
     let interest = |name: &str, noawait| Trigger::Interest { name: name.into(), noawait };
     assert_eq!(
         triggers(text),
@@ -36,8 +37,11 @@ fn overrides_know_names_and_numbers() {
 fn only_configured_packages_hear_of_new_files() {
     let root = tempfile::tempdir().unwrap();
     let database = Database::create(root.path(), "amd64").unwrap();
-    database.write("triggers/File", b"/usr/share/a one/noawait\n/usr/share/b two\n/usr/share/c three\n", 0o644).unwrap();
-    let list: Vec<String> = ["/usr/share/a/x", "/usr/share/b", "/usr/share/c/x", "/usr/share/bb"].map(String::from).into();
+    database
+        .write("triggers/File", b"/usr/share/a one/noawait\n/usr/share/b two\n/usr/share/c three\n", 0o644)
+        .unwrap();
+    let list: Vec<String> =
+        ["/usr/share/a/x", "/usr/share/b", "/usr/share/c/x", "/usr/share/bb"].map(String::from).into();
     let unpacked = [("p", &list[..]), ("q", &list[1..2])];
     database.activate(|name| name != "three", unpacked.into_iter()).unwrap();
     assert_eq!(database.read("triggers/Unincorp").unwrap(), "/usr/share/a -\n/usr/share/b p q\n");

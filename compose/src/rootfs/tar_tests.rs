@@ -3,11 +3,16 @@ use proptest::prelude::*;
 
 /// An archive with one entry, made by hand so that it can be wrong.
 pub fn entry(name: &str, kind: u8, link: &str, content: &[u8]) -> Vec<u8> {
+    entry_of(name, kind, link, content, 0o644, (0, 0))
+}
+
+/// The same with a mode and an owner.
+pub fn entry_of(name: &str, kind: u8, link: &str, content: &[u8], mode: u32, owner: (u32, u32)) -> Vec<u8> {
     let mut header = [0u8; 512];
     header[..name.len().min(100)].copy_from_slice(&name.as_bytes()[..name.len().min(100)]);
-    header[100..107].copy_from_slice(b"0000644");
-    header[108..115].copy_from_slice(b"0000000");
-    header[116..123].copy_from_slice(b"0000000");
+    for (at, number) in [(100, mode), (108, owner.0), (116, owner.1)] {
+        header[at..at + 7].copy_from_slice(format!("{number:07o}").as_bytes());
+    }
     header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
     header[136..147].copy_from_slice(b"00000000017");
     header[156] = kind;
