@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use md5::{Digest, Md5};
 
 use super::deb::{Conffile, Data, Deb};
+use super::filter::Filter;
 use super::source::Source;
 use super::tar::Kind;
 
@@ -118,7 +119,7 @@ impl Database {
     }
 
     /// Records packages as unpacked: info files, triggers they are interested in, and their stanzas in `status`.
-    pub fn unpacked(&self, packages: &[(&Deb, &Data, &[String])]) -> io::Result<()> {
+    pub fn unpacked(&self, packages: &[(&Deb, &Data, &[String])], filter: &Filter) -> io::Result<()> {
         let mut status = self.read("status")?;
         let mut file_triggers = self.read("triggers/File")?;
         for (deb, data, list) in packages {
@@ -130,7 +131,7 @@ impl Database {
             }
             self.write_list(&record, list)?;
             if !deb.files.contains_key("md5sums") {
-                self.write(&format!("info/{record}.md5sums"), md5sums(deb, data)?.as_bytes(), 0o644)?;
+                self.write(&format!("info/{record}.md5sums"), md5sums(data, filter)?.as_bytes(), 0o644)?;
             }
             for trigger in triggers(deb.text("triggers")) {
                 let Trigger::Interest { name, noawait } = trigger else { continue };
@@ -156,9 +157,9 @@ impl Database {
     }
 
     /// Takes paths off a package's list that another package took over.
-    pub fn take_from_list(&self, record: &str, paths: &[&str]) -> io::Result<()> {
+    pub fn take_from_list(&self, record: &str, paths: &[String]) -> io::Result<()> {
         let text = self.read(&format!("info/{record}.list"))?;
-        let rest: Vec<String> = text.lines().filter(|l| !paths.contains(l)).map(str::to_owned).collect();
+        let rest: Vec<String> = text.lines().filter(|l| !paths.iter().any(|p| p == l)).map(str::to_owned).collect();
         self.write_list(record, &rest)
     }
 
@@ -231,8 +232,8 @@ fn stanza(deb: &Deb) -> String {
     stanza.render()
 }
 
-/// What dpkg computes for a package that brings no `md5sums`.
-fn md5sums(deb: &Deb, data: &Data) -> io::Result<String> {
+/// What dpkg computes for a package that brings no `md5sums`: every file it placed, conffiles with them.
+fn md5sums(data: &Data, filter: &Filter) -> io::Result<String> {
     let mut sums: HashMap<&str, String> = HashMap::new();
     let mut text = String::new();
     for entry in &data.entries {
@@ -252,7 +253,7 @@ fn md5sums(deb: &Deb, data: &Data) -> io::Result<String> {
             Kind::Hardlink(target) => sums.get(target.as_str()).cloned().unwrap_or_default(),
             _ => continue,
         };
-        if !deb.is_conffile(&entry.path) {
+        if !filter.skips(entry) {
             let _ = writeln!(text, "{sum}  {}", entry.path);
         }
         sums.insert(&entry.path, sum);
@@ -313,11 +314,6 @@ impl StatOverrides {
     /// (uid, gid, mode) for a path.
     pub fn of(&self, path: &str) -> Option<(u32, u32, u32)> {
         self.by_path.get(path).copied()
-    }
-
-    /// The paths it is about.
-    pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.by_path.keys().map(String::as_str)
     }
 }
 

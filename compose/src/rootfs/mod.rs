@@ -51,7 +51,7 @@ pub use scripts::{RunError, ScriptError};
 pub use tar::TarError;
 
 use deb::{Data, Deb};
-use dpkg::{Database, Users};
+use dpkg::{Database, StatOverrides, Users};
 use filter::Filter;
 use order::Graph;
 use place::{Conffiles, Item, Placer};
@@ -230,6 +230,10 @@ struct Build<'a> {
     filter: Filter,
     dpkg_version: &'a str,
     configured: HashSet<usize>,
+    /// The paths each package has.
+    lists: HashMap<usize, Vec<String>>,
+    /// Paths that packages lost to others, not yet recorded.
+    taken: HashMap<usize, Vec<String>>,
 }
 
 /// Tells scripts that want to start a service that they may not.
@@ -249,6 +253,8 @@ impl<'a> Build<'a> {
             filter,
             dpkg_version: &dpkg.control.version,
             configured: HashSet::new(),
+            lists: HashMap::new(),
+            taken: HashMap::new(),
         })
     }
 
@@ -256,18 +262,16 @@ impl<'a> Build<'a> {
     fn base(&mut self, data: &HashMap<usize, Data>, step: &Progress) -> Result<(), Error> {
         let numbers = self.graph.essential();
         self.merge_usr(data)?;
-        self.place(numbers, data, Conffiles::Both)?;
+        let overrides = StatOverrides::default();
+        self.place(numbers, data, Conffiles::Both, &overrides)?;
         self.write(POLICY, "#!/bin/sh\nexit 101\n", 0o755)?;
-        for number in numbers {
-            scripts::preinst(&self.sandbox, &self.database, &self.debs[*number], self.dpkg_version)?;
-        }
+        self.preinst(numbers)?;
         // A preinst may divert what has been placed already.
-        let users = Users::load(self.root);
         let diversions = self.database.diversions().map_err(io_error("reading the diversions"))?;
-        let overrides = self.database.stat_overrides(&users).map_err(io_error("reading the overrides"))?;
-        if self.placer.touched_by(&diversions, &overrides) {
-            self.place(numbers, data, Conffiles::Both)?;
+        if self.placer.touched_by(&diversions) {
+            self.place(numbers, data, Conffiles::Both, &overrides)?;
         }
+        self.record(numbers, data)?;
         scripts::configure(&self.sandbox, &["--force-depends", "--configure", "-a"], || step.inc(1))?;
         self.configured.extend(numbers);
         Ok(())
@@ -280,10 +284,12 @@ impl<'a> Build<'a> {
         let scripts = waiting.iter().filter(|n| has_preinst(**n)).count();
         while !waiting.is_empty() {
             let (now, configure) = self.graph.round(&waiting, &self.configured, has_preinst);
-            for number in &now {
-                scripts::preinst(&self.sandbox, &self.database, &self.debs[*number], self.dpkg_version)?;
-            }
-            self.place(&now, data, Conffiles::Beside)?;
+            // dpkg reads them when it starts: what a preinst adds counts for the next run.
+            let overrides = self.database.stat_overrides(&Users::load(self.root));
+            let overrides = overrides.map_err(io_error("reading the overrides"))?;
+            self.preinst(&now)?;
+            self.place(&now, data, Conffiles::Beside, &overrides)?;
+            self.record(&now, data)?;
             step.inc(now.len() as u64);
             waiting.retain(|n| !now.contains(n));
             if !configure.is_empty() {
@@ -296,6 +302,11 @@ impl<'a> Build<'a> {
             }
         }
         Ok(scripts)
+    }
+
+    fn preinst(&self, numbers: &[usize]) -> Result<(), Error> {
+        let run = |n: &usize| scripts::preinst(&self.sandbox, &self.database, &self.debs[*n], self.dpkg_version);
+        Ok(numbers.iter().try_for_each(run)?)
     }
 
     /// Configures what is left, and leaves nothing behind.
@@ -323,34 +334,39 @@ impl<'a> Build<'a> {
         clean::clean(self.root).map_err(io_error("cleaning up"))
     }
 
-    fn place(&mut self, numbers: &[usize], data: &HashMap<usize, Data>, conffiles: Conffiles) -> Result<(), Error> {
+    /// Places the files of packages.
+    fn place(
+        &mut self,
+        numbers: &[usize],
+        data: &HashMap<usize, Data>,
+        conffiles: Conffiles,
+        overrides: &StatOverrides,
+    ) -> Result<(), Error> {
         let users = Users::load(self.root);
         let diversions = self.database.diversions().map_err(io_error("reading the diversions"))?;
-        let overrides = self.database.stat_overrides(&users).map_err(io_error("reading the overrides"))?;
-        let items: Vec<Item> =
-            numbers.iter().filter_map(|n| Some(Item { number: *n, deb: &self.debs[*n], data: data.get(n)? })).collect();
-        let placed = self.placer.place(&items, conffiles, self.debs, &diversions, &overrides, &users)?;
-        let record = |n: usize| self.debs[n].control.record();
-        let list = |n: usize| placed.lists.get(&n).map(Vec::as_slice).unwrap_or_default();
-        let again = self.database.read("status").map_err(io_error("reading dpkg's status"))?;
-        // The base system may be placed twice, but is recorded once.
-        let known = |n: usize| {
-            again.contains(&format!("Package: {}\n", self.debs[n].control.name)) && numbers == self.graph.essential()
-        };
-        let fresh: Vec<_> =
-            items.iter().filter(|i| !known(i.number)).map(|i| (i.deb, i.data, list(i.number))).collect();
-        self.database.unpacked(&fresh).map_err(io_error("writing dpkg's records"))?;
-        let mut taken: HashMap<usize, Vec<&str>> = HashMap::new();
-        for (from, path) in &placed.taken {
-            taken.entry(*from).or_default().push(path);
+        let item = |n: &usize| Some(Item { number: *n, deb: &self.debs[*n], data: data.get(n)? });
+        let items: Vec<Item> = numbers.iter().filter_map(item).collect();
+        let placed = self.placer.place(&items, conffiles, self.debs, &diversions, overrides, &users)?;
+        for (from, path) in placed.taken {
+            self.taken.entry(from).or_default().push(path);
         }
-        for (from, paths) in taken {
-            self.database.take_from_list(&record(from), &paths).map_err(io_error("writing dpkg's records"))?;
+        self.lists.extend(placed.lists);
+        Ok(())
+    }
+
+    /// Writes dpkg's records of packages that have been placed.
+    fn record(&mut self, numbers: &[usize], data: &HashMap<usize, Data>) -> Result<(), Error> {
+        let name = |n: usize| self.debs[n].control.record();
+        let list = |n: usize| self.lists.get(&n).map(Vec::as_slice).unwrap_or_default();
+        let packages: Vec<_> = numbers.iter().filter_map(|n| Some((&self.debs[*n], data.get(n)?, list(*n)))).collect();
+        self.database.unpacked(&packages, &self.filter).map_err(io_error("writing dpkg's records"))?;
+        for (from, paths) in std::mem::take(&mut self.taken) {
+            self.database.take_from_list(&name(from), &paths).map_err(io_error("writing dpkg's records"))?;
         }
-        let installed: HashSet<String> = self.configured.iter().map(|n| record(*n)).collect();
-        let records: Vec<(String, &[String])> = items.iter().map(|i| (record(i.number), list(i.number))).collect();
+        let installed: HashSet<String> = self.configured.iter().map(|n| name(*n)).collect();
+        let unpacked: Vec<(String, &[String])> = numbers.iter().map(|n| (name(*n), list(*n))).collect();
         self.database
-            .activate(|name| installed.contains(name), records.iter().map(|(r, l)| (r.as_str(), *l)))
+            .activate(|record| installed.contains(record), unpacked.iter().map(|(r, l)| (r.as_str(), *l)))
             .map_err(io_error("writing dpkg's triggers"))
     }
 

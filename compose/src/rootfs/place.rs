@@ -170,9 +170,8 @@ impl Placer {
     }
 
     /// Whether one of the diversions is about a path that was placed.
-    pub fn touched_by(&self, diversions: &Diversions, overrides: &StatOverrides) -> bool {
-        let placed = |path: &str| self.owners.contains_key(path) || self.dirs.contains(path);
-        diversions.paths().any(placed) || overrides.paths().any(placed)
+    pub fn touched_by(&self, diversions: &Diversions) -> bool {
+        diversions.paths().any(|path| self.owners.contains_key(path) || self.dirs.contains(path))
     }
 
     /// Records who owns a path; `false` where the package that has it keeps it.
