@@ -81,7 +81,7 @@ pub fn write(disk: &File, params: &Params, files: &[(String, &[u8])]) -> Result<
     writer.directory(&root, None, &params.label)?;
     let clusters = writer.fat.len() as u64 - 2;
     if clusters > layout.clusters {
-        return Err(Error::Full { need: clusters * CLUSTER >> 20, have: layout.clusters * CLUSTER >> 20 });
+        return Err(Error::Full { need: (clusters * CLUSTER) >> 20, have: (layout.clusters * CLUSTER) >> 20 });
     }
     let put = |sector: u64, bytes: &[u8]| disk.write_all_at(bytes, params.offset + sector * SECTOR);
     let boot = boot_sector(params, &layout);
@@ -293,7 +293,7 @@ fn long_name(name: &str, short: &[u8; 11]) -> Vec<[u8; 32]> {
     // The last part comes first.
     for (i, part) in units.chunks(13).enumerate().rev() {
         let mut r = [0; 32];
-        r[0] = i as u8 + 1 | if i + 1 == count { 0x40 } else { 0 };
+        r[0] = (i as u8 + 1) | if i + 1 == count { 0x40 } else { 0 };
         r[11] = 0x0F;
         r[13] = sum;
         let places = [1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30];
@@ -369,7 +369,7 @@ fn stamp(time: u64) -> (u16, u16) {
     }
     let year = (year - 1980).min(127);
     let date = (year << 9 | month << 5 | day) as u16;
-    let time = (seconds / 3600 << 11 | seconds / 60 % 60 << 5 | seconds % 60 / 2) as u16;
+    let time = (((seconds / 3600) << 11) | ((seconds / 60 % 60) << 5) | (seconds % 60 / 2)) as u16;
     (date, time)
 }
 

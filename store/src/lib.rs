@@ -12,7 +12,8 @@
 //! commit     Builder        a tree becomes a commit
 //! digests    Digests        fs-verity digests by object, remembered
 //! pull       local, http    objects from another repository, verified while they stream
-//! fsck, gc                  what is damaged, what nobody needs
+//! fsck, gc, diff            what is damaged, what nobody needs, what changed
+//! serve      Server         a directory over HTTP, for tests and demonstrations
 //! composefs  image()        the EROFS image a machine mounts
 //! ```
 //! Without the feature `full` what is left is what the initramfs needs: decode a commit, check its signature, know
@@ -30,13 +31,21 @@ pub mod verity;
 pub mod commit;
 pub mod composefs;
 #[cfg(feature = "full")]
+pub mod diff;
+#[cfg(feature = "full")]
 pub mod digests;
+#[cfg(feature = "full")]
+pub mod fsck;
+#[cfg(feature = "full")]
+pub mod gc;
 #[cfg(feature = "full")]
 pub mod import;
 #[cfg(feature = "full")]
 pub mod pull;
 #[cfg(feature = "full")]
 mod repo;
+#[cfg(feature = "full")]
+pub mod serve;
 
 pub use checksum::{Checksum, ParseChecksumError};
 pub use error::Error;

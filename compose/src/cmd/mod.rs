@@ -15,7 +15,7 @@ use sys::Exit;
 
 /// Builds immutable container hosts: treefile to commit, to disk image, to a directory that any HTTP server can serve.
 #[derive(Debug, Parser)]
-#[command(name = "slipway", version, propagate_version = true)]
+#[command(name = "slipway", version)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -123,7 +123,14 @@ impl Apt {
 
     /// One of apt's programs.
     pub fn cmd(&self, program: &str) -> Cmd {
-        Cmd::new(program).env("APT_CONFIG", self.dir.join("apt.conf")).env("LC_ALL", "C.UTF-8")
+        // A clean environment: it may hold the signing key, which is no business of apt's.
+        let mut cmd = Cmd::new(program).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "TMPDIR"] {
+            if let Some(value) = std::env::var_os(name) {
+                cmd = cmd.env(name, value);
+            }
+        }
+        cmd.env("APT_CONFIG", self.dir.join("apt.conf")).env("LC_ALL", "C.UTF-8")
     }
 
     /// Fetches the lists; signatures and dates are checked by apt.

@@ -115,17 +115,16 @@ pub(super) fn extents(mut logical: u64, runs: &[Run]) -> Vec<Extent> {
     extents
 }
 
+/// Bytes and the block they go to.
+pub(super) type Placed = (u64, Vec<u8>);
+
 /// How many blocks the tree for this many extents needs outside the inode.
 pub(super) fn tree_blocks(extents: usize) -> u64 {
     if extents <= EXTENTS_IN_INODE { 0 } else { extents.div_ceil(EXTENTS_IN_BLOCK) as u64 }
 }
 
 /// The extent tree: the part in the inode, and the blocks given for the rest.
-pub(super) fn tree(
-    extents: &[Extent],
-    blocks: &[Run],
-    own_seed: u32,
-) -> Result<([u8; 60], Vec<(u64, Vec<u8>)>), Error> {
+pub(super) fn tree(extents: &[Extent], blocks: &[Run], own_seed: u32) -> Result<([u8; 60], Vec<Placed>), Error> {
     let mut body = [0; 60];
     if extents.len() <= EXTENTS_IN_INODE {
         write_leaf(&mut body, extents, EXTENTS_IN_INODE as u16);

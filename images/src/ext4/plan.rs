@@ -275,7 +275,7 @@ fn check_space(params: &Params, g: &Geometry, items: &[Item<'_>], free: u64) -> 
     }
     // Fixed parts take about a fortieth; round up to a whole group.
     let total = (need + need / 32 + 2 * geometry_overhead(g)).next_multiple_of(super::geometry::GROUP);
-    Err(Error::TooSmall { need: total * BLOCK >> 20, have: params.bytes >> 20 })
+    Err(Error::TooSmall { need: (total * BLOCK) >> 20, have: params.bytes >> 20 })
 }
 
 fn geometry_overhead(g: &Geometry) -> u64 {

@@ -56,7 +56,7 @@ fn debugfs(path: &Path, request: &str) -> String {
 fn odd_tree() -> (Node, Memory) {
     let mut content = Memory(Vec::new());
     let mut root = Node::dir(0o755);
-    let pattern = |n: usize| (0..n).map(|i| (i * 31 >> 3) as u8).collect::<Vec<u8>>();
+    let pattern = |n: usize| (0..n).map(|i| ((i * 31) >> 3) as u8).collect::<Vec<u8>>();
     for (name, size) in
         [("empty", 0), ("one", 1), ("block", 4096), ("block1", 4097), ("big", 3_000_001), ("64k", 65536)]
     {

@@ -300,7 +300,7 @@ pub(crate) fn fetch_objects(
     if let Some(missing) = &missing {
         check_space(repo, missing.unpacked)?;
     }
-    let partial = repo.path().join("state").join(format!("{}.commitpartial", verified.checksum));
+    let partial = repo.partial_path(&verified.checksum);
     let state = |e| Error::io(format!("writing {}", partial.display()), e);
     std::fs::create_dir_all(repo.path().join("state")).map_err(state)?;
     std::fs::write(&partial, "").map_err(state)?;

@@ -252,6 +252,48 @@ impl Repo {
         Ok(object.meta)
     }
 
+    /// Every object in the repository, sorted.
+    pub fn all_objects(&self) -> Result<Vec<(ObjectType, Checksum)>, Error> {
+        let kinds = [ObjectType::File, ObjectType::DirTree, ObjectType::DirMeta, ObjectType::Commit];
+        let extensions = kinds.map(|kind| (kind, self.extension(kind)));
+        let mut objects = Vec::new();
+        for dir in 0..=255u8 {
+            let dir = format!("{dir:02x}");
+            for name in self.names_in(&dir)? {
+                let Some((digits, extension)) = name.split_once('.') else { continue };
+                let kind = extensions.iter().find(|(_, e)| *e == extension).map(|(kind, _)| *kind);
+                if let (Some(kind), Ok(checksum)) = (kind, format!("{dir}{digits}").parse()) {
+                    objects.push((kind, checksum));
+                }
+            }
+        }
+        objects.sort();
+        Ok(objects)
+    }
+
+    /// Deletes an object; a missing one is fine. The caller holds the exclusive lock.
+    pub(crate) fn delete_object(&self, kind: ObjectType, checksum: &Checksum) -> Result<(), Error> {
+        let mut paths = vec![self.path.join("objects").join(self.loose_path(kind, checksum))];
+        if kind == ObjectType::Commit {
+            paths.push(self.path.join("objects").join(object::path_with_extension(checksum, "commitmeta")));
+            paths.push(self.partial_path(checksum));
+        }
+        for path in paths {
+            sys::file::remove(&path).map_err(|e| Error::io(format!("deleting {}", path.display()), e))?;
+        }
+        Ok(())
+    }
+
+    /// The file that says that some objects of a commit were not fetched yet.
+    pub(crate) fn partial_path(&self, commit: &Checksum) -> std::path::PathBuf {
+        self.path.join("state").join(format!("{commit}.commitpartial"))
+    }
+
+    /// Whether some objects of a commit may not have been fetched.
+    pub fn is_partial(&self, commit: &Checksum) -> bool {
+        self.partial_path(commit).exists()
+    }
+
     /// The names of all objects of one kind whose first two digits are `dir`.
     pub(super) fn list(&self, kind: ObjectType, dir: &str) -> Result<Vec<Checksum>, Error> {
         let suffix = format!(".{}", self.extension(kind));

@@ -95,6 +95,11 @@ impl Repo {
         Ok(all)
     }
 
+    /// All refs, local and remote, with what they point to.
+    pub fn ref_targets(&self) -> Result<Vec<(String, Checksum)>, Error> {
+        Ok(self.refs()?.into_iter().chain(self.remote_refs()?).collect())
+    }
+
     fn refs_below(&self, below: &str, prefix: &str) -> Result<BTreeMap<String, Checksum>, Error> {
         let mut refs = BTreeMap::new();
         let mut todo = vec![String::new()];

@@ -1,0 +1,440 @@
+//! Pulls over a server of our own, with everything that goes wrong on the way.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use store::commit::Builder;
+use store::fsck::{self, fsck};
+use store::import::{self, Node};
+use store::pull::{self, Options, Progress, PullError};
+use store::serve::{self, FailAfter, Running, Server};
+use store::sign::{Keyring, SecretKey, VerifyError, sign_commit};
+use store::{Checksum, DirMeta, DirTree, FileMeta, Mode, ObjectType, Repo};
+
+const REF: &str = "slipway/test";
+
+struct World {
+    dir: tempfile::TempDir,
+    origin: Repo,
+    key: SecretKey,
+}
+
+fn dir(entries: impl IntoIterator<Item = (&'static str, Node)>) -> Node {
+    Node::Dir(DirMeta::root(0o755), entries.into_iter().map(|(n, e)| (n.to_owned(), e)).collect())
+}
+
+fn file(content: impl Into<Vec<u8>>) -> Node {
+    Node::File(FileMeta::regular(0o644, 0), content.into())
+}
+
+/// Bytes that do not compress, different for each seed.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    (0..len).map(next).collect()
+}
+
+fn tree(version: u64) -> Node {
+    let many = (0..60).map(|n| (format!("f{n:02}"), file(noise(n, 3000)))).collect();
+    dir([
+        ("etc", dir([("os-release", file(format!("VERSION={version}\n")))])),
+        (
+            "usr",
+            dir([
+                (
+                    "bin",
+                    dir([
+                        ("tool", Node::File(FileMeta::regular(0o4755, 0), noise(version + 1000, 50_000))),
+                        ("link", Node::File(FileMeta::link("tool"), Vec::new())),
+                    ]),
+                ),
+                ("share", Node::Dir(DirMeta::root(0o755), many)),
+                ("large", file(noise(7, 6 << 20))),
+                ("zeros", file(vec![0; 5 << 20])),
+                ("empty", file("")),
+            ]),
+        ),
+    ])
+}
+
+impl World {
+    fn new() -> World {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let origin = Repo::create(&dir.path().join("origin"), Mode::Archive).unwrap().without_fsync();
+        let world = World { dir, origin, key: SecretKey::from_seed(&[9; 32]) };
+        world.commit(1);
+        world
+    }
+
+    fn commit(&self, version: u64) -> Checksum {
+        let tree = import::tree(&self.origin, &tree(version)).unwrap();
+        let mut builder = Builder::new(tree.root_tree, tree.root_meta, 1000 + version).bind(REF);
+        builder.record_sizes(&self.origin).unwrap();
+        let commit = builder.write(&self.origin).unwrap();
+        sign_commit(&self.origin, &commit, &self.key).unwrap();
+        self.origin.set_ref(REF, &commit).unwrap();
+        commit
+    }
+
+    fn target(&self, name: &str, mode: Mode) -> Repo {
+        Repo::create(&self.dir.path().join(name), mode).unwrap().without_fsync()
+    }
+
+    fn serve(&self, options: serve::Options) -> Running {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Server::bind(self.origin.path(), address, options).unwrap().spawn().unwrap()
+    }
+
+    fn options(&self, url: &str) -> Options<'static> {
+        let keyring = Keyring::of([self.key.public()]);
+        Options {
+            remote: Some("default".into()),
+            retries: 1,
+            stall_seconds: 20,
+            connections: 3,
+            ..Options::new(url, REF, Some(keyring))
+        }
+    }
+
+    fn object(&self, extension: &str, pick: impl Fn(u64) -> bool) -> PathBuf {
+        let mut found = Vec::new();
+        for dir in fs::read_dir(self.origin.path().join("objects")).unwrap() {
+            for entry in fs::read_dir(dir.unwrap().path()).unwrap() {
+                let entry = entry.unwrap();
+                let size = entry.metadata().unwrap().len();
+                if entry.path().extension().is_some_and(|e| e == extension) && pick(size) {
+                    found.push(entry.path());
+                }
+            }
+        }
+        found.sort();
+        found.into_iter().next().expect("such an object")
+    }
+}
+
+fn text(error: &PullError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn healthy(repo: &Repo) {
+    let report = fsck(repo, &fsck::Options::default()).unwrap();
+    assert_eq!(report.problems, [], "{}", repo.path().display());
+}
+
+fn content(repo: &Repo, commit: &Checksum) -> BTreeMap<String, String> {
+    let mut paths = BTreeMap::new();
+    repo.walk(commit, |path, entry| {
+        if let store::Entry::File { checksum } = entry {
+            repo.verify_file(&checksum)?;
+        }
+        paths.insert(path.to_owned(), format!("{entry:?}"));
+        Ok(())
+    })
+    .unwrap();
+    paths
+}
+
+#[test]
+fn a_pull_brings_everything_once_with_exact_progress() {
+    let world = World::new();
+    let server = world.serve(serve::Options::default());
+    for (name, mode) in [("archive", Mode::Archive), ("user", Mode::BareUser)] {
+        let target = world.target(name, mode);
+        let seen: Mutex<Vec<Progress>> = Mutex::default();
+        let record = |p: &Progress| seen.lock().unwrap().push(*p);
+        let options = Options { progress: Some(&record), ..world.options(&server.url()) };
+        let outcome = pull::http(&options, &target).unwrap();
+        assert_eq!(outcome.signer, Some(world.key.public()));
+        assert_eq!(target.resolve("default:slipway/test").unwrap(), outcome.commit);
+        assert_eq!(content(&target, &outcome.commit), content(&world.origin, &outcome.commit));
+        healthy(&target);
+        let last = *seen.lock().unwrap().iter().max_by_key(|p| (p.objects, p.bytes)).unwrap();
+        assert_eq!(last.objects, last.objects_total);
+        assert_eq!(Some(last.bytes), last.bytes_total, "the commit records what a pull fetches");
+        assert_eq!((last.objects, last.bytes), (outcome.fetched, outcome.bytes));
+
+        let before = server.requests();
+        let again = pull::http(&world.options(&server.url()), &target).unwrap();
+        assert_eq!((again.fetched, again.bytes), (0, 0));
+        assert_eq!(server.requests() - before, 3, "ref, commit, signatures");
+    }
+    let newer = world.commit(2);
+    let target = world.target("user", Mode::BareUser);
+    let remote_options = world.options(&server.url());
+    let remote = pull::Remote::open(&remote_options).unwrap();
+    let verified = remote.commit(REF, &target).unwrap();
+    let missing = remote.missing(&verified, &target).unwrap();
+    let outcome = remote.fetch(REF, &verified, &target).unwrap();
+    assert_eq!(outcome.commit, newer);
+    assert_eq!((missing.objects, missing.bytes), (outcome.fetched, outcome.bytes));
+    // os-release, tool; the dirtrees of /, etc, usr, usr/bin.
+    assert_eq!(outcome.fetched, 6);
+}
+
+#[test]
+fn server_gone_in_the_middle_then_resumed() {
+    let world = World::new();
+    let target = world.target("user", Mode::BareUser);
+    let whole = {
+        let server = world.serve(serve::Options::default());
+        pull::http(&world.options(&server.url()), &world.target("other", Mode::Archive)).unwrap()
+    };
+    for fail in [FailAfter::Bytes(60_000), FailAfter::Requests(25)] {
+        let server = world.serve(serve::Options { fail_after: Some(fail), ..serve::Options::default() });
+        let error = pull::http(&world.options(&server.url()), &target).unwrap_err();
+        assert!(matches!(error, PullError::Fetch { .. }), "{}", text(&error));
+        assert!(text(&error).contains(&server.url()), "{}", text(&error));
+        assert!(target.read_ref("default:slipway/test").unwrap().is_none());
+        assert!(!target.has(ObjectType::Commit, &whole.commit));
+        assert!(target.is_partial(&whole.commit));
+        healthy(&target);
+    }
+    let server = world.serve(serve::Options::default());
+    let rest = pull::http(&world.options(&server.url()), &target).unwrap();
+    assert!(rest.present > 0 && rest.fetched < whole.fetched, "{rest:?}");
+    assert_eq!(rest.present + rest.fetched, whole.fetched);
+    assert!(!target.is_partial(&whole.commit));
+    healthy(&target);
+}
+
+#[test]
+fn tampered_and_truncated_objects_are_named_and_never_stored() {
+    let stories: [(&str, &str, fn(&Path)); 6] = [
+        ("one bit of a file", "filez", |path| {
+            let mut bytes = fs::read(path).unwrap();
+            let last = bytes.len() - 20;
+            bytes[last] ^= 1;
+            fs::write(path, bytes).unwrap();
+        }),
+        ("a file that is another valid file", "filez", |path| {
+            let mut bytes = FileMeta::regular(0o644, 5).filez_header();
+            bytes.extend_from_slice(&[1, 5, 0, !5, !0]);
+            bytes.extend_from_slice(b"evil\n");
+            fs::write(path, bytes).unwrap();
+        }),
+        ("truncated file", "filez", |path| {
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+        }),
+        ("bytes after a dirtree", "dirtree", |path| {
+            let mut bytes = fs::read(path).unwrap();
+            bytes.push(0);
+            fs::write(path, bytes).unwrap();
+        }),
+        ("empty dirmeta", "dirmeta", |path| fs::write(path, "").unwrap()),
+        ("missing file", "filez", |path| fs::remove_file(path).unwrap()),
+    ];
+    for (story, extension, tamper) in stories {
+        let world = World::new();
+        let path = world.object(extension, |size| extension != "filez" || size > 2000);
+        let original = fs::read(&path).unwrap();
+        tamper(&path);
+        let server = world.serve(serve::Options::default());
+        let target = world.target("user", Mode::BareUser);
+        let error = pull::http(&world.options(&server.url()), &target).unwrap_err();
+        let message = text(&error);
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(message.contains(name), "{story}: {message}");
+        healthy(&target);
+        let everything: Vec<_> = target.all_objects().unwrap();
+        assert!(everything.iter().all(|(_, sum)| &sum.to_hex()[2..] != name), "{story}: stored");
+        fs::write(&path, original).unwrap();
+        pull::http(&world.options(&server.url()), &target).unwrap();
+        healthy(&target);
+    }
+}
+
+#[test]
+fn tampered_object_shows_both_checksums() {
+    let world = World::new();
+    let path = world.object("dirtree", |_| true);
+    fs::write(&path, DirTree::default().encode()).unwrap();
+    let server = world.serve(serve::Options::default());
+    let error = pull::http(&world.options(&server.url()), &world.target("t", Mode::Archive)).unwrap_err();
+    let found = Checksum::of(&DirTree::default().encode()).to_string();
+    assert!(matches!(error, PullError::Mismatch { .. }) && error.to_string().contains(&found), "{error}");
+}
+
+#[test]
+fn zip_bomb_is_stopped_by_the_declared_size() {
+    let world = World::new();
+    let path = world.object("filez", |size| (2900..3200).contains(&size));
+    // 3000 bytes are declared and signed; the stream holds a gigabyte of zeros.
+    let mut bomb = FileMeta::regular(0o644, 3000).filez_header();
+    let mut encoder = flate2::write::DeflateEncoder::new(&mut bomb, flate2::Compression::best());
+    for _ in 0..64 {
+        std::io::Write::write_all(&mut encoder, &vec![0; 16 << 20]).unwrap();
+    }
+    encoder.finish().unwrap();
+    fs::write(&path, &bomb).unwrap();
+    let server = world.serve(serve::Options::default());
+    let error = pull::http(&world.options(&server.url()), &world.target("t", Mode::BareUser)).unwrap_err();
+    assert!(text(&error).contains("longer than its header says"), "{}", text(&error));
+
+    // The header lies too: refused before anything is inflated.
+    let lie = FileMeta::regular(0o644, 1 << 40).filez_header();
+    fs::write(&path, [&lie, &bomb[lie.len()..]].concat()).unwrap();
+    let error = pull::http(&world.options(&server.url()), &world.target("t", Mode::BareUser)).unwrap_err();
+    assert!(text(&error).contains("the commit says 3000"), "{}", text(&error));
+}
+
+#[test]
+fn untrusted_commits_are_refused_before_their_objects_are_fetched() {
+    let world = World::new();
+    let server = world.serve(serve::Options::default());
+    let target = world.target("t", Mode::BareUser);
+    let stranger = SecretKey::from_seed(&[1; 32]);
+    let before = server.requests();
+    let options = Options { keyring: Some(Keyring::of([stranger.public()])), ..world.options(&server.url()) };
+    let error = pull::http(&options, &target).unwrap_err();
+    assert!(matches!(error, PullError::Untrusted { source: VerifyError::Untrusted(1), .. }), "{error}");
+    assert_eq!(server.requests() - before, 3);
+
+    let mut keyring = Keyring::of([world.key.public()]);
+    keyring.revoke(world.key.public());
+    keyring.trust(stranger.public());
+    let options = Options { keyring: Some(keyring), ..world.options(&server.url()) };
+    let error = pull::http(&options, &target).unwrap_err();
+    assert!(matches!(error, PullError::Untrusted { source: VerifyError::Revoked(_), .. }), "{error}");
+
+    fs::remove_file(world.object("commitmeta", |_| true)).unwrap();
+    let error = pull::http(&world.options(&server.url()), &target).unwrap_err();
+    assert!(matches!(error, PullError::Untrusted { source: VerifyError::Unsigned, .. }), "{error}");
+    assert!(target.all_objects().unwrap().is_empty());
+    let options = Options { keyring: None, ..world.options(&server.url()) };
+    assert_eq!(pull::http(&options, &target).unwrap().signer, None);
+}
+
+#[test]
+fn downgrade_and_sidegrade_are_refused() {
+    let world = World::new();
+    let old = world.origin.resolve(REF).unwrap();
+    let new = world.commit(2);
+    let server = world.serve(serve::Options::default());
+    let target = world.target("t", Mode::BareUser);
+    pull::http(&world.options(&server.url()), &target).unwrap();
+    world.origin.set_ref(REF, &old).unwrap();
+    let error = pull::http(&world.options(&server.url()), &target).unwrap_err();
+    assert!(matches!(error, PullError::Downgrade { .. }), "{error}");
+    assert_eq!(target.resolve("default:slipway/test").unwrap(), new);
+    let floor = Options { not_older_than: Some(1002), remote: None, ..world.options(&server.url()) };
+    assert!(matches!(pull::http(&floor, &target), Err(PullError::Downgrade { .. })));
+    let options = Options { allow_downgrade: true, ..world.options(&server.url()) };
+    assert_eq!(pull::http(&options, &target).unwrap().commit, old);
+
+    // A valid commit of this ref, served under another name.
+    world.origin.set_ref("slipway/other", &new).unwrap();
+    let options = Options { refs: vec!["slipway/other".into()], ..world.options(&server.url()) };
+    let error = pull::http(&options, &target).unwrap_err();
+    assert!(matches!(error, PullError::Binding { .. }), "{error}");
+}
+
+#[test]
+fn path_traversal_in_a_dirtree_is_refused() {
+    let world = World::new();
+    // A commit that is signed, by a builder that was taken over, or by mistake.
+    let evil = DirTree { files: vec![("../../../../etc/cron.d/evil".into(), Checksum::of(b""))], dirs: Vec::new() };
+    let staging = world.origin.stage().unwrap();
+    let tree = staging.write_metadata(ObjectType::DirTree, &evil.encode()).unwrap();
+    let meta = staging.write_metadata(ObjectType::DirMeta, &DirMeta::root(0o755).encode()).unwrap();
+    staging.flush().unwrap();
+    drop(staging);
+    let commit = Builder::new(tree, meta, 5000).bind(REF).write(&world.origin).unwrap();
+    sign_commit(&world.origin, &commit, &world.key).unwrap();
+    world.origin.set_ref(REF, &commit).unwrap();
+    let server = world.serve(serve::Options::default());
+    let target = world.target("t", Mode::BareUser);
+    let error = pull::http(&world.options(&server.url()), &target).unwrap_err();
+    assert!(text(&error).contains("cannot be the name of a file"), "{}", text(&error));
+    assert!(!target.has(ObjectType::DirTree, &tree));
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let world = World::new();
+    let server = world.serve(serve::Options::default());
+    let target = world.target("t", Mode::Archive);
+    let options = Options { refs: vec!["no/such/ref".into()], ..world.options(&server.url()) };
+    let message = text(&pull::http(&options, &target).unwrap_err());
+    assert!(message.contains("ref no/such/ref") && message.contains("it is not there"), "{message}");
+    let url = server.url();
+    drop(server);
+    let message = text(&pull::http(&world.options(&url), &target).unwrap_err());
+    assert!(message.contains(&url) && message.contains("refused"), "{message}");
+    let message = text(&pull::http(&world.options("ftp://x"), &target).unwrap_err());
+    assert!(message.contains("http://"), "{message}");
+}
+
+#[test]
+fn local_pulls_convert_between_modes() {
+    let world = World::new();
+    let commit = world.origin.resolve(REF).unwrap();
+    let user = world.target("user", Mode::BareUser);
+    let back = world.target("back", Mode::Archive);
+    let there = pull::local(&world.origin, &user, &commit).unwrap();
+    pull::local(&user, &back, &commit).unwrap();
+    assert_eq!(pull::local(&user, &back, &commit).unwrap().fetched, 0);
+    assert_eq!(content(&back, &commit), content(&world.origin, &commit));
+    assert_eq!(user.load_detached(&commit).unwrap(), world.origin.load_detached(&commit).unwrap());
+    assert!(there.fetched > 60);
+    for repo in [&user, &back] {
+        healthy(repo);
+    }
+}
+
+#[test]
+fn fsck_reports_everything_and_a_pull_repairs() {
+    let world = World::new();
+    let commit = world.origin.resolve(REF).unwrap();
+    let user = world.target("user", Mode::BareUser);
+    pull::local(&world.origin, &user, &commit).unwrap();
+    let objects = user.all_objects().unwrap();
+    let of = |kind| objects.iter().filter(move |(k, _)| *k == kind).map(|(_, sum)| *sum).collect::<Vec<_>>();
+    let path = |kind, sum: &Checksum| user.path().join("objects").join(user.loose_path(kind, sum));
+    let (files, trees) = (of(ObjectType::File), of(ObjectType::DirTree));
+    let regular: Vec<_> = files.iter().filter(|f| user.load_file_meta(f).unwrap().size > 0).collect();
+    fs::write(path(ObjectType::File, regular[0]), "damaged").unwrap();
+    fs::remove_file(path(ObjectType::File, regular[1])).unwrap();
+    fs::write(path(ObjectType::DirTree, &trees[0]), "damaged").unwrap();
+
+    let report = fsck(&user, &fsck::Options::default()).unwrap();
+    let seen: Vec<_> = report.problems.iter().map(|p| (p.kind.as_str(), p.checksum, p.missing)).collect();
+    assert!(seen.contains(&("file", *regular[0], false)), "{seen:?}");
+    assert!(seen.contains(&("dirtree", trees[0], false)), "{seen:?}");
+    let report = fsck(&user, &fsck::Options { delete: true, threads: 2 }).unwrap();
+    assert!(report.problems.iter().filter(|p| !p.missing).all(|p| p.deleted), "{:?}", report.problems);
+    pull::local(&world.origin, &user, &commit).unwrap();
+    healthy(&user);
+}
+
+#[test]
+fn prune_keeps_what_refs_need() {
+    let world = World::new();
+    let old = world.origin.resolve(REF).unwrap();
+    let new = world.commit(2);
+    let all = world.origin.all_objects().unwrap().len();
+    let options = store::gc::Options { keep: vec![old], ..Default::default() };
+    assert_eq!(store::gc::prune(&world.origin, &options).unwrap().deleted, 0);
+    let dry = store::gc::Options { dry_run: true, ..Default::default() };
+    let would = store::gc::prune(&world.origin, &dry).unwrap();
+    let did = store::gc::prune(&world.origin, &store::gc::Options::default()).unwrap();
+    assert_eq!(would, did);
+    // The old commit, its two files and the four directories on their way.
+    assert_eq!((did.total, did.deleted), (all as u64, 7));
+    assert!(!world.origin.has(ObjectType::Commit, &old) && world.origin.has(ObjectType::Commit, &new));
+    healthy(&world.origin);
+}
