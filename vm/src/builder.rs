@@ -158,6 +158,13 @@ impl Builder {
         self
     }
 
+    /// Adds a host→guest forward to the machine's network.
+    #[must_use]
+    pub fn forward(mut self, forward: Forward) -> Self {
+        self.network.get_or_insert_default().forwards.push(forward);
+        self
+    }
+
     /// A system credential for the guest's systemd.
     #[must_use]
     pub fn credential(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {

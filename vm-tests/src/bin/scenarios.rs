@@ -1,0 +1,95 @@
+//! Runs the scenarios, one after the other.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use sys::Exit;
+use vm_tests::artifacts::Artifacts;
+use vm_tests::context::Context;
+use vm_tests::junit;
+use vm_tests::outcome::{Case, Outcome, closing_line};
+use vm_tests::scenarios::{ALL, Scenario, Tier};
+use vm_tests::world::World;
+
+/// Boots machines and checks what only a booted machine can show.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Lists the scenarios that would run.
+    #[arg(long)]
+    list: bool,
+    /// Only scenarios whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    filter: Vec<String>,
+    /// Which scenarios.
+    #[arg(long, value_enum, default_value_t = Tier::Quick)]
+    tier: Tier,
+    /// What `make demo` left.
+    #[arg(long, default_value = "target/demo")]
+    artifacts: PathBuf,
+    /// The `slipway` binary.
+    #[arg(long, default_value = "target/debug/slipway")]
+    slipway: PathBuf,
+    /// Where the report goes.
+    #[arg(long, default_value = "target/test/scenarios.xml")]
+    junit: PathBuf,
+    /// Where machines and logs lie.
+    #[arg(long, default_value = "target/test/scenarios")]
+    dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    sys::main_exit("scenarios", run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Result<Exit> {
+    let wanted = |s: &&Scenario| {
+        s.tier <= args.tier && (args.filter.is_empty() || args.filter.iter().any(|f| s.name.contains(f.as_str())))
+    };
+    let chosen: Vec<&Scenario> = ALL.iter().filter(wanted).collect();
+    if args.list {
+        for scenario in chosen {
+            println!("{:<20} {}", scenario.name, scenario.story);
+        }
+        return Ok(Exit::Done);
+    }
+    std::fs::create_dir_all(&args.dir).with_context(|| format!("creating {}", args.dir.display()))?;
+    let slipway = args.slipway.canonicalize().with_context(|| format!("finding {}", args.slipway.display()))?;
+    let world = World::new(Artifacts::load(&args.artifacts)?, slipway, args.dir.canonicalize()?);
+    let mut cases = Vec::new();
+    for scenario in chosen {
+        let start = Instant::now();
+        let context = Context::new(&world, scenario.name)?;
+        // A panic in one scenario is that scenario's failure.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (scenario.run)(&context)));
+        let outcome = match result {
+            Ok(result) => Outcome::of(result),
+            Err(_) => Outcome::Failed("it panicked; see above".to_owned()),
+        };
+        let case = Case { name: scenario.name.to_owned(), outcome, took: start.elapsed() };
+        tell(&case, &context);
+        cases.push(case);
+        // Written each time: a run that is cut off still leaves a report.
+        junit::write(&args.junit, "scenarios", &cases)?;
+    }
+    println!("{}", closing_line(&cases));
+    let failed = cases.iter().any(|c| matches!(c.outcome, Outcome::Failed(_)));
+    Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+fn tell(case: &Case, context: &Context<'_>) {
+    let (name, seconds) = (&case.name, case.took.as_secs_f64());
+    match &case.outcome {
+        Outcome::Passed => {
+            println!("ok      {name:<20} {seconds:>6.1} s");
+            context.tidy();
+        }
+        Outcome::Skipped(why) => println!("skipped {name:<20} {seconds:>6.1} s  {why}"),
+        Outcome::Failed(why) => {
+            println!("FAILED  {name:<20} {seconds:>6.1} s  {why}");
+            println!("        logs: {}", context.dir.display());
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A machine with the questions that scenarios ask.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use vm::{Machine, Output, Request};
+
+/// How long a boot may take, and a command that moves a tree: generous, for emulation on a busy machine.
+/// `SLIPWAY_TIMEOUT_FACTOR` stretches both.
+pub fn patience() -> Duration {
+    let factor = std::env::var("SLIPWAY_TIMEOUT_FACTOR").ok().and_then(|f| f.parse::<f64>().ok());
+    Duration::from_secs(420).mul_f64(factor.filter(|f| *f >= 1.0 && *f <= 100.0).unwrap_or(1.0))
+}
+
+/// A machine that runs a Slipway host.
+#[derive(Debug)]
+pub struct Guest(pub Machine);
+
+impl Deref for Guest {
+    type Target = Machine;
+
+    fn deref(&self) -> &Machine {
+        &self.0
+    }
+}
+
+impl DerefMut for Guest {
+    fn deref_mut(&mut self) -> &mut Machine {
+        &mut self.0
+    }
+}
+
+impl Guest {
+    /// Runs `host` with these arguments; any exit code.
+    pub fn host(&self, args: &str) -> Result<Output> {
+        let script = format!("host {args}");
+        Ok(self.request(Request { script: &script, input: b"", timeout: patience() })?)
+    }
+
+    /// Runs `host` and wants success.
+    pub fn host_ok(&self, args: &str) -> Result<String> {
+        Ok(self.shell_within(&format!("host {args}"), patience())?)
+    }
+
+    /// Runs `host` and wants it to end with `code`; returns what it said.
+    pub fn host_fails(&self, args: &str, code: i32) -> Result<String> {
+        let output = self.host(args)?;
+        let text = format!("{}\n{}", output.text(), output.errors());
+        ensure!(output.code == code, "`host {args}` ended with {}, not {code}: {}", output.code, text.trim());
+        Ok(text)
+    }
+
+    /// `host status --json`.
+    pub fn status(&self) -> Result<Value> {
+        serde_json::from_str(&self.host_ok("status --json")?).context("reading host status --json")
+    }
+
+    /// Wants `commit` to be booted, and verified.
+    pub fn on(&self, commit: &str) -> Result<Value> {
+        let status = self.status()?;
+        let booted = status["booted"]["commit"].as_str().unwrap_or("nothing");
+        ensure!(booted == commit, "{booted} is booted, not {commit}: {status:#}");
+        ensure!(status["booted"]["level"] == "verified", "the boot is not verified: {status:#}");
+        Ok(status)
+    }
+
+    /// Wants nothing to be staged.
+    pub fn nothing_staged(&self) -> Result<()> {
+        let status = self.status()?;
+        ensure!(status["staged"].is_null(), "something is staged: {status:#}");
+        Ok(())
+    }
+
+    /// Wants `commit` to be staged.
+    pub fn staged(&self, commit: &str) -> Result<()> {
+        let status = self.status()?;
+        ensure!(status["staged"]["commit"] == commit, "{commit} is not staged: {status:#}");
+        Ok(())
+    }
+
+    /// Wants the boot to have come up with every unit well.
+    pub fn healthy(&self) -> Result<()> {
+        let state = self.wait_ready(patience())?;
+        if state != "running" {
+            let failed = self.shell("systemctl --failed --no-legend --plain; systemctl list-jobs --no-legend")?;
+            bail!("systemd says {state}: {failed}");
+        }
+        Ok(())
+    }
+
+    /// Waits until the booted entry has lost its counter: the boot was blessed.
+    pub fn blessed(&self) -> Result<()> {
+        self.shell_within(
+            "for i in $(seq 300); do \
+               ls /efi/loader/entries | grep -q '+' || exit 0; sleep 1; \
+             done; ls /efi/loader/entries; exit 1",
+            patience(),
+        )?;
+        Ok(())
+    }
+
+    /// Restarts through `script` and waits until the next boot is well.
+    pub fn restart(&self, script: &str) -> Result<()> {
+        self.restart_by(script, patience())?;
+        self.healthy()
+    }
+
+    /// Waits for the boot after this one without asking for it, and until it is up.
+    pub fn next_boot(&self, than: &str, timeout: Duration) -> Result<()> {
+        self.wait_other_boot(Some(than), timeout)?;
+        self.wait_ready(patience())?;
+        Ok(())
+    }
+}

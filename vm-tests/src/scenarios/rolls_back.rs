@@ -1,0 +1,23 @@
+//! The way back.
+
+use anyhow::{Result, ensure};
+
+use crate::context::Context;
+use crate::world::State;
+
+pub fn run(context: &Context<'_>) -> Result<()> {
+    let artifacts = context.artifacts();
+    let server = context.updates()?;
+    let guest = context.resume(State::Upgraded, &server)?;
+    let id = guest.shell("cat /etc/machine-id")?;
+    guest.shell("echo later > /var/lib/later")?;
+    guest.restart("host rollback --reboot")?;
+    let status = guest.on(&artifacts.v1)?;
+    ensure!(status["rollback"]["commit"] == artifacts.v2.as_str(), "version 2 is gone: {status:#}");
+    // Version 1's tree and its /etc; /var is shared.
+    ensure!(guest.exec("command -v tree")?.code != 0, "version 2's package is still there");
+    guest.shell("id operator && test -e /var/lib/later && podman container exists keeper")?;
+    ensure!(guest.shell("cat /etc/motd")? == "changed by the operator", "the change in /etc is lost");
+    ensure!(guest.shell("cat /etc/machine-id")? == id, "the machine-id has changed");
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! The machines that scenarios start from.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+use vm::{Builder, GuestForward, Network};
+
+use crate::artifacts::{Artifacts, UPDATES};
+use crate::guest::Guest;
+use crate::scenarios::states;
+use crate::server::Server;
+
+/// Where a scenario's machine begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Version 1, up and blessed.
+    Booted,
+    /// Version 2, reached by `host upgrade` from [`State::Booted`]; see [`states::upgraded`] for what was added before.
+    Upgraded,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            State::Booted => "booted",
+            State::Upgraded => "upgraded",
+        }
+    }
+}
+
+/// A machine that stands still, to be continued any number of times.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    dir: PathBuf,
+    memory: PathBuf,
+}
+
+/// Everything that scenarios share.
+#[derive(Debug)]
+pub struct World {
+    /// What is booted.
+    pub artifacts: Artifacts,
+    /// The `slipway` binary.
+    pub slipway: PathBuf,
+    /// Where machines and logs lie.
+    pub dir: PathBuf,
+    /// A state that failed to come about fails each scenario that needs it, with the same words, at once.
+    states: RefCell<BTreeMap<State, Result<Saved, String>>>,
+}
+
+impl World {
+    /// A world whose files lie in `dir`.
+    pub fn new(artifacts: Artifacts, slipway: PathBuf, dir: PathBuf) -> World {
+        World { artifacts, slipway, dir, states: RefCell::default() }
+    }
+
+    /// The machine that every scenario uses. Its devices have to stay the same for a state to be continued; where its
+    /// forward leads need not.
+    pub fn builder(&self, name: &str, server: &Server) -> Result<Builder> {
+        let forward = GuestForward::tcp(UPDATES.parse()?, &self.slipway, &server.address);
+        let network = Network { guest_forwards: vec![forward], ..Network::default() };
+        Ok(Builder::new(name).network(network).command_timeout(crate::guest::patience()))
+    }
+
+    /// Boots the image for the first time.
+    pub fn cold(&self, name: &str, dir: &Path, server: &Server) -> Result<Guest> {
+        Ok(Guest(self.builder(name, server)?.boot_disk(&self.artifacts.image).dir(dir).start()?))
+    }
+
+    /// Continues a state; its machine writes to overlays of its own in `dir`.
+    pub fn resume(&self, state: State, name: &str, dir: &Path, server: &Server) -> Result<Guest> {
+        let saved = self.saved(state)?;
+        let builder = self.builder(name, server)?;
+        let builder = builder.boot_disk(saved.dir.join("root.qcow2")).vars(saved.dir.join("vars.qcow2"));
+        Ok(Guest(builder.dir(dir).resume(&saved.memory).start()?))
+    }
+
+    /// The disk of a machine in this state, as it is on the disk: what memory holds is missing.
+    pub fn disk_of(&self, state: State) -> Result<PathBuf> {
+        Ok(self.saved(state)?.dir.join("root.qcow2"))
+    }
+
+    /// The console of the boots that led to this state.
+    pub fn console_of(&self, state: State) -> Result<String> {
+        let log = self.saved(state)?.dir.join("serial.log");
+        Ok(vm::plain(&std::fs::read(log)?))
+    }
+
+    fn saved(&self, state: State) -> Result<Saved> {
+        if let Some(known) = self.states.borrow().get(&state) {
+            return known.clone().map_err(|why| anyhow!("the state it starts from failed: {why}"));
+        }
+        let dir = self.dir.join(format!("state-{}", state.name()));
+        eprintln!("  (bringing about the state {:?})", state.name());
+        let result = self.bring_about(state, &dir).map_err(|e| format!("{e:#}"));
+        self.states.borrow_mut().insert(state, result.clone());
+        result.map_err(|why| anyhow!("the state it starts from failed: {why}"))
+    }
+
+    fn bring_about(&self, state: State, dir: &Path) -> Result<Saved> {
+        sys::file::remove_tree(dir)?;
+        std::fs::create_dir_all(dir)?;
+        let server = Server::start(&self.slipway, &self.artifacts.repo, &dir.join("serve.log"), &[])?;
+        let guest = match state {
+            State::Booted => {
+                let guest = self.cold(state.name(), dir, &server)?;
+                states::booted(&guest)?;
+                guest
+            }
+            State::Upgraded => {
+                let guest = self.resume(State::Booted, state.name(), dir, &server)?;
+                states::upgraded(&guest, &self.artifacts)?;
+                guest
+            }
+        };
+        let memory = dir.join("memory");
+        guest.0.suspend(&memory)?;
+        Ok(Saved { dir: dir.to_owned(), memory })
+    }
+}
