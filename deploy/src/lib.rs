@@ -6,6 +6,7 @@
 pub mod etc;
 pub mod execute;
 pub mod first;
+pub mod firstboot;
 pub mod gc;
 pub mod json;
 pub mod machine;

@@ -3,9 +3,11 @@
 mod boot;
 mod change;
 mod deploy;
+mod firstboot;
 mod generate;
 mod session;
 mod status;
+mod storage;
 mod upgrade;
 
 use std::path::PathBuf;
@@ -46,6 +48,11 @@ enum Verb {
     Cleanup(change::CleanupArgs),
     /// Shows the kernel arguments.
     Kargs(status::KargsArgs),
+    /// Shows or sets up the storage for containers.
+    Storage(storage::Args),
+    /// Applies first-boot credentials, and looks whether anybody can log in (done by a unit at each boot).
+    #[command(name = "firstboot")]
+    FirstBoot(firstboot::Args),
     /// Declares the running deployment good (done by a unit after each boot).
     Bless(boot::BlessArgs),
     /// Declares the running deployment bad and goes back to the other.
@@ -73,6 +80,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Unpin(args) => change::pin(&root, args, false),
         Verb::Cleanup(args) => change::cleanup(&root, args),
         Verb::Kargs(args) => status::kargs(&root, args),
+        Verb::Storage(args) => storage::run(&root, args),
+        Verb::FirstBoot(args) => firstboot::run(&root, args),
         Verb::Bless(args) => boot::bless(&root, args),
         Verb::Reject(args) => boot::reject(&root, args),
         Verb::Finalize(args) => boot::finalize(&root, args),
