@@ -305,9 +305,15 @@ impl Machine {
         self.deployments.iter().find(|d| !d.entries.is_empty())
     }
 
-    /// The one that the next clean shutdown switches to, unless a rollback holds it back.
+    /// The one that the next clean shutdown switches to, unless it is held back.
     pub fn staged(&self) -> Option<&Deployment> {
-        self.deployments.iter().find(|d| d.state.state == State::Staged)
+        // There are two only after a crash between staging one and removing the one before, which is held then.
+        self.all_staged().min_by_key(|d| d.state.hold)
+    }
+
+    /// All that are staged.
+    pub fn all_staged(&self) -> impl Iterator<Item = &Deployment> {
+        self.deployments.iter().filter(|d| d.state.state == State::Staged)
     }
 
     /// Where `host rollback` goes: back to the running one when another boots next, else to the best other one that is

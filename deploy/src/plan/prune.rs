@@ -13,11 +13,11 @@ pub fn kept(machine: &Machine) -> Vec<DeploymentId> {
     let mut keep = BTreeSet::from([machine.booted.deployment]);
     keep.extend(machine.default().map(|d| d.id));
     keep.extend(machine.rollback().map(|d| d.id));
+    keep.extend(machine.staged().map(|d| d.id));
     for deployment in &machine.deployments {
         let waits = match deployment.state.state {
-            State::Staged => true,
             State::Trial => deployment.bootable() || deployment.entries.is_empty(),
-            State::Good | State::Bad => false,
+            State::Staged | State::Good | State::Bad => false,
         };
         if waits || deployment.state.pinned {
             keep.insert(deployment.id);

@@ -74,12 +74,19 @@ impl Target {
 /// Stages `target` beside what is there.
 pub fn stage(machine: &Machine, target: &Target, downgrade: Downgrade, bad: Bad) -> Result<Plan, Refusal> {
     let label = target.label();
-    if let Some(staged) = machine.staged().filter(|d| d.id.commit == target.commit) {
-        if !staged.state.hold {
+    let same = machine.all_staged().filter(|d| d.id.commit == target.commit).min_by_key(|d| d.state.hold);
+    if let Some(same) = same {
+        let mut steps = Vec::new();
+        hold_others(machine, Some(same.id), &mut steps);
+        if same.state.hold {
+            let state = StateFile { hold: false, ..same.state.clone() };
+            steps.push(Step::WriteState { id: same.id, state: Box::new(state) });
+        }
+        remove_others(machine, Some(same.id), &mut steps);
+        if steps.is_empty() {
             return Ok(Plan::nothing(format!("{label} is staged already; it boots at the next `host reboot`")));
         }
-        let state = StateFile { hold: false, ..staged.state.clone() };
-        let steps = vec![Step::WriteState { id: staged.id, state: Box::new(state) }, Step::Sync];
+        steps.push(Step::Sync);
         return Ok(Plan::new(format!("stage {label} again"), steps));
     }
     let boots_next = machine.default().is_some_and(|d| d.id.commit == target.commit && d.bootable());
@@ -145,17 +152,29 @@ pub fn stage(machine: &Machine, target: &Target, downgrade: Downgrade, bad: Bad)
     steps.push(Step::WriteOrigin { id, ref_name: target.ref_name.clone() });
     // The state file is what makes it a deployment: everything it stands for must be on disk.
     steps.push(Step::Sync);
+    hold_others(machine, None, &mut steps);
     steps.push(Step::WriteState { id, state: Box::new(state) });
     steps.push(Step::Sync);
     if marks != machine.bad {
         steps.push(Step::WriteBadMarks { marks });
     }
-    // One switch at a time: what was staged before gives way.
-    if let Some(old) = machine.staged() {
-        steps.push(Step::RemoveDeployment { id: old.id });
-    }
+    remove_others(machine, None, &mut steps);
     let from = machine.booted_deployment().map_or_else(|| machine.booted.deployment.short(), |d| d.label());
     Ok(Plan::new(format!("stage {label} (running {from})"), steps))
+}
+
+/// One switch at a time: what was staged before must not be switched to from here on.
+fn hold_others(machine: &Machine, keep: Option<DeploymentId>, steps: &mut Vec<Step>) {
+    for old in machine.all_staged().filter(|d| Some(d.id) != keep && !d.state.hold) {
+        let state = StateFile { hold: true, ..old.state.clone() };
+        steps.push(Step::WriteState { id: old.id, state: Box::new(state) });
+    }
+}
+
+fn remove_others(machine: &Machine, keep: Option<DeploymentId>, steps: &mut Vec<Step>) {
+    for old in machine.all_staged().filter(|d| Some(d.id) != keep) {
+        steps.push(Step::RemoveDeployment { id: old.id });
+    }
 }
 
 fn has_kernel(machine: &Machine, target: &Target) -> bool {
