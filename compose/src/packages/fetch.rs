@@ -92,7 +92,8 @@ fn agent() -> ureq::Agent {
     if let Some(proxy) = super::apt::proxy().and_then(|p| ureq::Proxy::new(&p).ok()) {
         config = config.proxy(Some(proxy));
     }
-    config.build().into()
+    let connector = ureq::unversioned::transport::DefaultConnector::default();
+    ureq::Agent::with_parts(config.build(), connector, super::names::Remembering::default())
 }
 
 /// None: it was there.

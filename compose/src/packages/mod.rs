@@ -15,6 +15,7 @@ mod error;
 pub mod fetch;
 mod local;
 pub mod mirrors;
+mod names;
 mod order;
 mod resolve;
 
