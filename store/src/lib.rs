@@ -13,6 +13,7 @@
 //! digests    Digests        fs-verity digests by object, remembered
 //! pull       local, http    objects from another repository, verified while they stream
 //! fsck, gc, diff            what is damaged, what nobody needs, what changed
+//! summary, checkout         all refs in one file; a tree as a directory
 //! serve      Server         a directory over HTTP, for tests and demonstrations
 //! composefs  image()        the EROFS image a machine mounts
 //! ```
@@ -24,9 +25,13 @@ mod error;
 mod gv;
 pub mod object;
 pub mod sign;
+#[cfg(feature = "full")]
+pub mod summary;
 pub mod value;
 pub mod verity;
 
+#[cfg(feature = "full")]
+pub mod checkout;
 #[cfg(feature = "full")]
 pub mod commit;
 pub mod composefs;

@@ -114,6 +114,13 @@ impl Repo {
         Ok(Repo { path: path.to_owned(), mode, objects, fsync })
     }
 
+    /// A value of the file `config`: `[section] key=value`.
+    pub fn config_value(&self, section: &str, key: &str) -> Result<Option<String>, Error> {
+        let path = self.path.join("config");
+        let text = fs::read_to_string(&path).map_err(|e| Error::io(format!("reading {}", path.display()), e))?;
+        Ok(key_of(&text, section, key).map(str::to_owned))
+    }
+
     /// How file objects are kept.
     pub fn mode(&self) -> Mode {
         self.mode

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::Repo;
-use crate::{Checksum, Error};
+use crate::{Checksum, Error, ObjectType};
 
 /// What is at a path of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +91,19 @@ impl Repo {
             todo.extend(tree.dirs.iter().map(|d| d.1));
         }
         Ok(())
+    }
+
+    /// Every object of a commit, the commit itself included, sorted.
+    pub fn objects_of(&self, commit: &Checksum) -> Result<Vec<(ObjectType, Checksum)>, Error> {
+        let loaded = self.load_commit(commit)?;
+        let mut objects = Objects::default();
+        self.reach(&loaded.root_tree, &loaded.root_meta, &mut objects)?;
+        let mut all = vec![(ObjectType::Commit, *commit)];
+        all.extend(objects.dirtrees.into_iter().map(|c| (ObjectType::DirTree, c)));
+        all.extend(objects.dirmetas.into_iter().map(|c| (ObjectType::DirMeta, c)));
+        all.extend(objects.files.into_iter().map(|c| (ObjectType::File, c)));
+        all.sort();
+        Ok(all)
     }
 
     /// What is at `path` in the tree of a commit.
