@@ -224,7 +224,11 @@ impl Plan {
             source_date_epoch: set.source_date_epoch,
         };
         rootfs::build(&set.packages, &root, &how, reporter).context("building the root")?;
-        let facts = layout::Facts { version: version.clone(), source_date_epoch: set.source_date_epoch };
+        let previous = match (&parent, open(&options.repo)?) {
+            (Some((_, commit)), Some(repo)) => layout::Previous::load(&repo, commit)?,
+            _ => layout::Previous::default(),
+        };
+        let facts = layout::Facts { version: version.clone(), source_date_epoch: set.source_date_epoch, previous };
         let summary = layout::apply(&root, &tree, &facts, &rootfs::Sandbox::new(&root), reporter)
             .context("laying out the tree")?;
 

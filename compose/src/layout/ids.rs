@@ -6,15 +6,42 @@
 //! and every file of the tree follows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::os::unix::fs::lchown;
 
 use rustix::fs::XattrFlags;
+use store::{Commit, Repo};
 
 use super::tree::{Kind, Tree};
 use super::{Error, Previous};
 
+impl Previous {
+    /// Reads the accounts of a commit.
+    pub fn load(repo: &Repo, commit: &Commit) -> Result<Self, Error> {
+        Ok(Previous { passwd: read(repo, commit, "passwd")?, group: read(repo, commit, "group")? })
+    }
+}
+
+/// A file of the commit's `/usr/etc`; an empty text where there is none.
+fn read(repo: &Repo, commit: &Commit, name: &str) -> Result<String, Error> {
+    let mut tree = repo.load_dirtree(&commit.root_tree).map_err(Error::Parent)?;
+    for dir in ["usr", "etc"] {
+        let Some((_, next, _)) = tree.dirs.iter().find(|d| d.0 == dir) else { return Ok(String::new()) };
+        tree = repo.load_dirtree(next).map_err(Error::Parent)?;
+    }
+    let Some((_, file)) = tree.files.iter().find(|f| f.0 == name) else { return Ok(String::new()) };
+    let mut text = String::new();
+    let content = repo.open_file(file).map_err(Error::Parent)?.content;
+    let path = format!("usr/etc/{name}");
+    content.take(MAX_ACCOUNTS).read_to_string(&mut text).map_err(|e| Error::io("reading the parent's", &path, e))?;
+    Ok(text)
+}
+
 /// Ids that `systemd-sysusers` and `adduser --system` choose from; those below are Debian's static ones.
 const DYNAMIC: std::ops::RangeInclusive<u32> = 100..=999;
+
+/// More bytes than any list of system accounts has.
+const MAX_ACCOUNTS: u64 = 1 << 20;
 
 /// Old id → new id, for users or for groups.
 type Moves = BTreeMap<u32, u32>;
@@ -163,6 +190,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn accounts_of_a_commit_are_read() {
+        let (dir, tree) = fake(&["root/usr/etc/passwd: a:x:500:501:::", "root/usr/bin/a"]);
+        let repo = Repo::create(&tree.at("repo"), store::Mode::BareUser).unwrap();
+        let imported =
+            store::import::directory(&repo, &dir.path().join("root"), &store::import::Options::default()).unwrap();
+        let commit = store::commit::Builder::new(imported.root_tree, imported.root_meta, 1).write(&repo).unwrap();
+        let previous = Previous::load(&repo, &repo.load_commit(&commit).unwrap()).unwrap();
+        assert_eq!(previous, Previous { passwd: "a:x:500:501:::\n".into(), group: String::new() });
     }
 
     #[test]

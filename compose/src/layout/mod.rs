@@ -236,6 +236,9 @@ pub enum Error {
     /// Trust that nothing could ever earn.
     #[error("the treefile says `require: verified` and names no keys in `remotes`: no deployment of it would boot")]
     NoKeys,
+    /// The parent commit cannot be read.
+    #[error("reading the accounts of the parent commit")]
+    Parent(#[source] store::Error),
     /// The resolved treefile cannot be written.
     #[error("writing the resolved treefile")]
     Treefile(#[source] serde_json::Error),
@@ -265,12 +268,14 @@ impl Error {
 }
 
 /// What a layout depends on besides the tree and the treefile.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// The version of this tree.
     pub version: String,
     /// The one time that generated files may carry.
     pub source_date_epoch: u64,
+    /// Accounts of the parent commit.
+    pub previous: Previous,
 }
 
 impl Settings {
@@ -313,7 +318,7 @@ impl Settings {
             mutate_os_release: treefile.mutate_os_release.clone(),
             treefile: serde_json::to_value(treefile).map_err(Error::Treefile)?,
             source_date_epoch: facts.source_date_epoch,
-            previous: Previous::default(),
+            previous: facts.previous.clone(),
         })
     }
 }
@@ -403,7 +408,7 @@ mod tests {
     }
 
     fn facts() -> Facts {
-        Facts { version: "1".into(), source_date_epoch: 1 }
+        Facts { version: "1".into(), source_date_epoch: 1, previous: Previous::default() }
     }
 
     #[test]
