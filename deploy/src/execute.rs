@@ -258,8 +258,10 @@ fn collect(context: &Context<'_>, keep: &[DeploymentId], forget: &[Checksum]) ->
             context.repo.delete_ref(&name)?;
         }
     }
-    let collected = crate::gc::collect(context.repo)?;
-    tracing::debug!(objects = collected.objects, bytes = collected.bytes, "collected");
+    // A machine keeps deployments, not history.
+    let options = store::gc::Options { depth: Some(0), ..Default::default() };
+    let pruned = store::gc::prune(context.repo, &options)?;
+    tracing::debug!(objects = pruned.deleted, bytes = pruned.bytes, "collected");
     Ok(())
 }
 

@@ -3,11 +3,11 @@
 //! Every verb is load → plan → print → execute. [`Machine::load`] reads, once; everything in [`plan`] is pure; everything
 //! in [`execute`] writes and chooses nothing.
 
+pub mod check;
 pub mod etc;
 pub mod execute;
 pub mod first;
 pub mod firstboot;
-pub mod gc;
 pub mod json;
 pub mod machine;
 pub mod paths;

@@ -249,3 +249,28 @@ fn a_failed_switch_is_shown_and_can_be_repeated() {
     fs::remove_file(host.paths.etc().join("conf.d")).unwrap();
     assert_eq!(host.reboot().commit, two);
 }
+
+#[test]
+fn fsck_names_what_is_damaged_and_fetches_it_again() {
+    let site = Site::new();
+    let one = site.publish(&Content::new("1", 100));
+    let host = Host::install(&site, &one);
+    host.ok(&["bless"]);
+    assert!(host.ok(&["fsck"]).text().contains("as they should be"));
+    let repo = host.repo();
+    let Some(store::Entry::File { checksum }) = repo.lookup(&one, "/usr/share/version").unwrap() else {
+        panic!("no such file")
+    };
+    let object = repo.path().join("objects").join(store::object_path(store::ObjectType::File, &checksum));
+    fs::write(&object, "X").unwrap();
+    let kernel = host.machine().booted_deployment().unwrap().state.bootcsum.clone();
+    fs::write(host.paths.esp().join(bootloader::boot_directory(&kernel)).join("linux"), "X").unwrap();
+    let output = host.host(&["fsck"]);
+    assert_eq!(output.code, 1);
+    assert!(output.text().contains(&format!("file {checksum}: its content has the checksum")));
+    assert!(output.text().contains("1: /usr/share/version"));
+    assert!(output.text().contains(&format!("kernel {kernel}: linux and initrd hash to")));
+    host.ok(&["fsck", "--repair"]);
+    host.ok(&["fsck"]);
+    assert_eq!(fs::read(&object).unwrap(), b"1");
+}

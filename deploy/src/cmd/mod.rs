@@ -4,6 +4,7 @@ mod boot;
 mod change;
 mod deploy;
 mod firstboot;
+mod fsck;
 mod generate;
 mod session;
 mod status;
@@ -48,6 +49,8 @@ enum Verb {
     Cleanup(change::CleanupArgs),
     /// Shows the kernel arguments.
     Kargs(status::KargsArgs),
+    /// Reads every object, image and kernel, and says what is damaged.
+    Fsck(fsck::Args),
     /// Shows or sets up the storage for containers.
     Storage(storage::Args),
     /// Applies first-boot credentials, and looks whether anybody can log in (done by a unit at each boot).
@@ -82,6 +85,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Kargs(args) => status::kargs(&root, args),
         Verb::Storage(args) => storage::run(&root, args),
         Verb::FirstBoot(args) => firstboot::run(&root, args),
+        Verb::Fsck(args) => fsck::run(&root, args),
         Verb::Bless(args) => boot::bless(&root, args),
         Verb::Reject(args) => boot::reject(&root, args),
         Verb::Finalize(args) => boot::finalize(&root, args),
