@@ -9,7 +9,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::ids::{self, Disk as _, Outcome, find};
+use crate::ids::find::{self, Found};
+use crate::ids::{self, Outcome};
 
 /// Drivers load while this runs; a disk that takes longer is left to dracut's own waiting.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,25 +31,8 @@ pub fn run(root: &Path, volume: &str, say: &mut dyn FnMut(&str)) -> Result<(), i
             }
         }
     };
-    let path = root.join("dev").join(&found.name);
-    let table_esp = {
-        let disk = find::Device::open(&path, true)?;
-        match ids::refresh(&disk, volume, &mut random)? {
-            Outcome::Settled => found.esp,
-            Outcome::Fresh(fresh) => {
-                disk.sync()?;
-                say(&format!(
-                    "/dev/{}: disk {}, volume group {}, file system {}",
-                    found.name, fresh.disk, fresh.vg, fresh.root
-                ));
-                fresh.esp.unwrap_or(found.esp)
-            }
-        }
-    };
-    if table_esp != found.esp {
-        announce(root, &found.name)?;
-    }
-    for (path, text) in find::follow_up(&found, table_esp) {
+    let found = settle(root, volume, found, say)?;
+    for (path, text) in find::follow_up(&found) {
         let path = root.join(path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
@@ -56,6 +40,21 @@ pub fn run(root: &Path, volume: &str, say: &mut dyn FnMut(&str)) -> Result<(), i
         fs::write(path, text)?;
     }
     Ok(())
+}
+
+/// Gives the disk ids of its own if it has none yet; returns the disk with the ids it has then.
+fn settle(root: &Path, volume: &str, found: Found, say: &mut dyn FnMut(&str)) -> Result<Found, ids::IdsError> {
+    let disk = find::Device::open(&root.join("dev").join(&found.name), true)?;
+    let fresh = match ids::refresh(&disk, volume, &mut random)? {
+        Outcome::Settled => return Ok(found),
+        Outcome::Fresh(fresh) => fresh,
+    };
+    say(&format!("/dev/{}: disk {}, volume group {}, file system {}", found.name, fresh.disk, fresh.vg, fresh.root));
+    let table = ids::gpt::Table::read(&disk, ids::SECTOR)?;
+    // Closed before udev is told: it does not look at a disk that somebody holds the lock of.
+    drop(disk);
+    announce(root, &found.name)?;
+    Ok(find::examine(&found.name, &table, fresh.esp).unwrap_or(found))
 }
 
 /// Makes udev look again at the disk and its partitions.

@@ -259,6 +259,54 @@ fn what_is_not_ours_is_not_touched() {
 }
 
 #[test]
+fn the_booted_disk_gets_fresh_ids_and_a_second_copy_of_the_image_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = image(dir.path());
+    let root = dir.path().join("root");
+    for (name, number) in [("vdb", "254:16"), ("vda", "254:0"), ("dm-0", "253:0"), ("vda1", "254:1")] {
+        let block = root.join("sys/class/block").join(name);
+        fs::create_dir_all(&block).unwrap();
+        fs::write(block.join("dev"), number).unwrap();
+        if name.starts_with("vd") {
+            fs::create_dir(block.join("device")).unwrap();
+        }
+    }
+    fs::write(root.join("sys/class/block/vda1/partition"), "1").unwrap();
+    let efi = root.join("sys/firmware/efi/efivars");
+    fs::create_dir_all(&efi).unwrap();
+    let booted: Vec<u8> = [7u8, 0, 0, 0]
+        .into_iter()
+        .chain("22222222-2222-4222-8222-222222222222\0".encode_utf16().flat_map(u16::to_le_bytes))
+        .collect();
+    fs::write(efi.join("LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"), booted).unwrap();
+    fs::create_dir(root.join("dev")).unwrap();
+    fs::write(root.join("dev/vda"), &image).unwrap();
+    fs::write(root.join("dev/vdb"), &image).unwrap();
+
+    let mut said = String::new();
+    prepare_root::fresh::run(&root, "root", &mut |line| said.push_str(line)).unwrap();
+    assert!(said.starts_with("/dev/vda: disk "), "{said}");
+    assert_eq!(fs::read(root.join("dev/vdb")).unwrap(), image);
+    let fresh = fs::read(root.join("dev/vda")).unwrap();
+    let table = gpt::Table::read(&Memory::new(fresh.clone()), 512).unwrap();
+    let guid = |kind: Guid| table.entries().find(|e| e.kind == kind).unwrap().guid;
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    assert_eq!(
+        read("run/systemd/system/efi.mount.d/50-booted-disk.conf"),
+        format!("[Mount]\nWhat=\nWhat=/dev/disk/by-partuuid/{}\n", guid(gpt::ESP))
+    );
+    assert!(read("etc/lvm/lvmlocal.conf").contains("[ \"a|^/dev/vda3$|\", \"r|.*|\" ]"));
+    assert!(read("run/udev/rules.d/68-slipway-booted-disk.rules").contains(&format!("!=\"{}\"", guid(gpt::LVM))));
+    assert_eq!(read("sys/class/block/vda/uevent"), "change");
+
+    // The next boot of the other one: the loader names its ESP, and now nothing is ambiguous.
+    let mut said = String::new();
+    prepare_root::fresh::run(&root, "root", &mut |line| said.push_str(line)).unwrap();
+    assert!(said.starts_with("/dev/vdb: disk "), "{said}");
+    assert_eq!(fs::read(root.join("dev/vda")).unwrap(), fresh);
+}
+
+#[test]
 fn guids_print_as_other_tools_print_them() {
     let text = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
     assert_eq!(Guid::parse(text), Some(gpt::ESP));

@@ -1,8 +1,9 @@
 //! Which disk was booted.
 //!
 //! The boot loader leaves the GUID of its partition in the EFI variable `LoaderDevicePartUUID`. Where two disks carry it
-//! (two copies of one image, neither booted before) the one the kernel found first is taken: everything else, the ESP
-//! to be mounted and the devices LVM may use, follows this choice, so that the two are never mixed.
+//! (two copies of one image, neither booted before) the one the kernel found first is taken, as most firmware does.
+//! Everything else, the ESP to be mounted and the devices LVM may use, follows this choice, so that the two are never
+//! mixed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -60,6 +61,8 @@ pub struct Found {
     pub esp: Guid,
     /// Device name of its LVM partition (`vda3`).
     pub pv: String,
+    /// GUID of its LVM partition.
+    pub pv_guid: Guid,
 }
 
 /// The ESP the boot loader was started from. `None` without EFI, or with a loader that does not say.
@@ -104,34 +107,46 @@ pub fn booted_disk(root: &Path, esp: Option<Guid>) -> Result<Option<Found>, IdsE
     Ok(candidates.into_iter().next())
 }
 
-fn examine(name: &str, table: &gpt::Table, esp: Option<Guid>) -> Option<Found> {
+/// A disk with an ESP (this one, if it is known) and an LVM partition.
+pub fn examine(name: &str, table: &gpt::Table, esp: Option<Guid>) -> Option<Found> {
     let mut own_esp = None;
     let mut pv = None;
     for (number, entry) in table.numbered() {
         if entry.kind == gpt::ESP && esp.is_none_or(|e| e == entry.guid) {
             own_esp.get_or_insert(entry.guid);
         } else if entry.kind == gpt::LVM {
-            pv.get_or_insert(number);
+            pv.get_or_insert((number, entry.guid));
         }
     }
+    let (number, pv_guid) = pv?;
     // Names that end in a digit get a `p` before the partition's number.
     let separator = if name.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
-    Some(Found { name: name.to_owned(), esp: own_esp?, pv: format!("{name}{separator}{}", pv?) })
+    Some(Found { name: name.to_owned(), esp: own_esp?, pv: format!("{name}{separator}{number}"), pv_guid })
 }
 
 /// The files that make everything else follow the choice of the disk.
 ///
-/// In the main system `efi.mount` must take this disk's ESP, not just any partition of that name; in the initramfs LVM
-/// must not see a second disk with a volume group of the same name.
-pub fn follow_up(found: &Found, esp: Guid) -> Vec<(PathBuf, String)> {
+/// In the initramfs LVM must not see a second disk with a volume group of the same name. In the main system `efi.mount`
+/// must take this disk's ESP, not just any partition of that name, and udev must not have LVM activate the volumes of
+/// another machine's disk: the flag is the one `69-lvm.rules` heeds. The operator still sees that disk and may use it.
+pub fn follow_up(found: &Found) -> Vec<(PathBuf, String)> {
     vec![
-        (
-            PathBuf::from("run/systemd/system/efi.mount.d/50-booted-disk.conf"),
-            format!("[Mount]\nWhat=\nWhat=/dev/disk/by-partuuid/{esp}\n"),
-        ),
         (
             PathBuf::from("etc/lvm/lvmlocal.conf"),
             format!("devices {{\n\tglobal_filter = [ \"a|^/dev/{}$|\", \"r|.*|\" ]\n}}\n", found.pv),
+        ),
+        (
+            PathBuf::from("run/systemd/system/efi.mount.d/50-booted-disk.conf"),
+            format!("[Mount]\nWhat=\nWhat=/dev/disk/by-partuuid/{}\n", found.esp),
+        ),
+        (
+            PathBuf::from("run/udev/rules.d/68-slipway-booted-disk.rules"),
+            format!(
+                "ACTION!=\"remove\", SUBSYSTEM==\"block\", ENV{{ID_FS_TYPE}}==\"LVM2_member\", \
+                 ENV{{ID_PART_ENTRY_NAME}}==\"slipway-pv\", ENV{{ID_PART_ENTRY_UUID}}!=\"{}\", \
+                 ENV{{DM_UDEV_DISABLE_OTHER_RULES_FLAG}}=\"1\"\n",
+                found.pv_guid
+            ),
         ),
     ]
 }
