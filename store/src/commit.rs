@@ -168,7 +168,9 @@ fn sizes(repo: &Repo, tree: &Checksum, meta: &Checksum) -> Result<Vec<Vec<u8>>, 
     }
     for checksum in &objects.files {
         let archived = repo.stored_size(ObjectType::File, checksum)?;
-        let unpacked = repo.load_file_meta(checksum)?.size;
+        let meta = repo.load_file_meta(checksum)?;
+        // As the stock tools do: of a symbolic link, the length of its target.
+        let unpacked = meta.symlink.map_or(meta.size, |target| target.len() as u64);
         all.push(Size { checksum: *checksum, archived, unpacked, kind: ObjectType::File });
     }
     all.sort_by_key(|size| (size.checksum, size.kind));

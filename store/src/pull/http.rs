@@ -125,7 +125,7 @@ impl<'a> Remote<'a> {
         }
         let roots = roots(options.ca_file.as_deref()).map_err(client)?;
         let stall = Some(Duration::from_secs(options.stall_seconds.max(1)));
-        let agent = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .http_status_as_error(false)
             .accept_encoding("identity")
@@ -135,8 +135,9 @@ impl<'a> Remote<'a> {
             .timeout_connect(Some(Duration::from_secs(options.stall_seconds.clamp(1, 30))))
             .timeout_per_read(stall)
             .timeout_recv_response(stall)
-            .build()
-            .new_agent();
+            .build();
+        let connector = ureq::unversioned::transport::DefaultConnector::new();
+        let agent = ureq::Agent::with_parts(config, connector, super::names::Once::default());
         Ok(Remote { options, base: options.url.trim_end_matches('/').to_owned(), agent })
     }
 

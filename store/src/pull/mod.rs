@@ -10,6 +10,7 @@
 
 mod http;
 mod local;
+mod names;
 mod queue;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
