@@ -24,7 +24,7 @@ pub enum CmdlineError {
     #[error(
         "the kernel command line names two deployments, {0} and {1}; boot another entry, or repair the options of this one"
     )]
-    TwoDeployments(Deployment, Deployment),
+    TwoDeployments(String, String),
     /// The argument is not of the form OS/COMMIT.N.
     #[error("`{DEPLOYMENT}={0}` is not OS/COMMIT.N with a commit of 64 hexadecimal digits; boot another entry")]
     BadDeployment(String),
@@ -105,7 +105,7 @@ impl Request {
                         Deployment::parse(value).ok_or_else(|| CmdlineError::BadDeployment(value.to_owned()))?;
                     match &deployment {
                         Some(first) if *first != found => {
-                            return Err(CmdlineError::TwoDeployments(first.clone(), found));
+                            return Err(CmdlineError::TwoDeployments(first.to_string(), found.to_string()));
                         }
                         _ => deployment = Some(found),
                     }

@@ -40,16 +40,16 @@ pub enum PrepareError {
     NoVolume(String),
     /// The deployment is not there.
     #[error("deployment {0} is not on this disk; boot another entry")]
-    NoDeployment(Deployment),
+    NoDeployment(String),
     /// The commit object cannot be read as one.
     #[error("the commit object of deployment {0} is not understood: {1}; boot another entry")]
-    Commit(Deployment, String),
+    Commit(String, String),
     /// It does not pass.
     #[error("deployment {0} is refused: {1}; boot another entry, or write the image again")]
-    Refused(Deployment, #[source] Refusal),
+    Refused(String, #[source] Refusal),
     /// A mount did not work.
     #[error("mounting deployment {0}")]
-    Mount(Deployment, #[source] StepError),
+    Mount(String, #[source] StepError),
     /// The record was not written.
     #[error("writing {}", record::PATH)]
     Record(#[source] io::Error),
@@ -65,7 +65,7 @@ pub fn run(say: &mut dyn FnMut(&str)) -> Result<Booted, PrepareError> {
         return Err(PrepareError::NoVolume(request.volume));
     }
     let name = &request.deployment;
-    let failed = |e| PrepareError::Mount(name.clone(), e);
+    let failed = |e| PrepareError::Mount(name.to_string(), e);
 
     mounts::run(&mounts::physical(&request.volume)).map_err(failed)?;
     let verdict = examine(name, Path::new(mounts::PHYSICAL), initramfs, required)?;
@@ -96,19 +96,19 @@ pub fn examine(name: &Deployment, physical: &Path, initramfs: &Path, required: L
     let image = physical.join(name.dir()).join(".ostree.cfs");
     let image = match File::open(&image) {
         Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(PrepareError::NoDeployment(name.clone())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(PrepareError::NoDeployment(name.to_string())),
         Err(e) => return Err(PrepareError::Read(image, e)),
     };
     let commit_path = object(physical, &name.commit, "commit");
     let bytes = match fs::read(&commit_path) {
         Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(PrepareError::NoDeployment(name.clone())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(PrepareError::NoDeployment(name.to_string())),
         Err(e) => return Err(PrepareError::Read(commit_path, e)),
     };
     let found = Checksum::of(&bytes);
     // A damaged object is not worth parsing: the verdict is the same whatever it contains.
     let wanted = if found == name.commit {
-        let commit = Commit::decode(&bytes).map_err(|e| PrepareError::Commit(name.clone(), e.to_string()))?;
+        let commit = Commit::decode(&bytes).map_err(|e| PrepareError::Commit(name.to_string(), e.to_string()))?;
         match commit.metadata.get(DIGEST_KEY) {
             Some(Value::Bytes(bytes)) => <[u8; 32]>::try_from(bytes.as_slice()).ok(),
             _ => None,
@@ -122,7 +122,7 @@ pub fn examine(name: &Deployment, physical: &Path, initramfs: &Path, required: L
         measured: store::verity::measure(&image).map_err(|e| e.to_string()),
         signer: signer(&bytes, &object(physical, &name.commit, "commitmeta"), initramfs),
     };
-    level::decide(&name.commit, required, &evidence).map_err(|refusal| PrepareError::Refused(name.clone(), refusal))
+    level::decide(&name.commit, required, &evidence).map_err(|refusal| PrepareError::Refused(name.to_string(), refusal))
 }
 
 /// The key that signed these bytes, or why no signature counts. The signatures lie beside the commit, the keys do not.

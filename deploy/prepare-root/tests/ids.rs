@@ -13,10 +13,13 @@ const MIB: usize = 1 << 20;
 const PV: usize = 4 * MIB;
 const ROOT: usize = PV + MIB + MIB;
 
+/// A write and where it went; `None` is a sync.
+type Event = Option<(u64, Vec<u8>)>;
+
 /// A disk in memory that remembers what was written between which syncs.
 struct Memory {
     bytes: RefCell<Vec<u8>>,
-    log: RefCell<Vec<Option<(u64, Vec<u8>)>>>,
+    log: RefCell<Vec<Event>>,
 }
 
 impl Memory {

@@ -144,12 +144,12 @@ fn file_system(device: &str) -> Result<Option<String>, LoadError> {
 
 /// The device of the last mount on `target`.
 fn mounted(mounts: &str, target: &str) -> Option<String> {
-    let of_target = mounts.lines().filter_map(|line| {
+    let mut of_target = mounts.lines().rev().filter_map(|line| {
         let mut words = line.split(' ');
         let device = words.next()?;
         (words.next()? == target).then(|| device.to_owned())
     });
-    of_target.last()
+    of_target.next()
 }
 
 #[derive(Deserialize)]

@@ -142,7 +142,7 @@ fn pool_sizes(machine: &Machine) -> Result<(u64, u64), Refused> {
 /// A size as a person reads it.
 pub fn size(bytes: u64) -> String {
     match bytes {
-        b if b >= 1 << 30 => format!("{}.{} GiB", b >> 30, (b % (1 << 30)) * 10 >> 30),
+        b if b >= 1 << 30 => format!("{}.{} GiB", b >> 30, ((b % (1 << 30)) * 10) >> 30),
         b => format!("{} MiB", b >> 20),
     }
 }
