@@ -59,15 +59,14 @@ fn our_own_packages_come_before_newer_ones_of_the_archive() {
 
 #[test]
 fn fetching_goes_on_where_the_connection_broke_and_happens_once() {
-    let large = format!("Package: large\nDescription-Extra: {}", "x".repeat(20_000));
-    let archive = Archive::new(&[BASE, LIB, &large]);
-    let server = Server::start(archive.dir.path(), 400, 1);
+    let archive = Archive::new(&[BASE, LIB, "Package: large\nPayload: 20000"]);
+    let server = Server::start(archive.dir.path(), 4000, 1);
     let tree = archive.treefile_at(&server.url, "archive", "packages: [large]\n");
     let set = prepare(&archive, &tree);
     let debs = |requests: &[String]| requests.iter().filter(|r| r.contains(".deb")).cloned().collect::<Vec<_>>();
     let requests = debs(&server.requests());
     assert_eq!(requests.len(), 4, "three packages, one in two parts: {requests:?}");
-    assert!(requests.iter().any(|r| r.ends_with(" from 400")), "{requests:?}");
+    assert!(requests.iter().any(|r| r.ends_with(" from 4000")), "{requests:?}");
     assert_eq!(prepare(&archive, &tree), set);
     assert_eq!(debs(&server.requests()).len(), 4, "nothing is fetched twice");
 }

@@ -122,10 +122,10 @@ pub fn chain(packages: &[Package], asked: &BTreeSet<String>, recommends: bool, w
         let fields = ["Pre-Depends", "Depends", "Recommends"];
         for field in &fields[..if recommends { 3 } else { 2 }] {
             for target in names.targets(control.get(field)) {
-                if !came.contains_key(&target) {
-                    came.insert(target, Some(package));
+                came.entry(target).or_insert_with(|| {
                     queue.push_back(target);
-                }
+                    Some(package)
+                });
             }
         }
     }

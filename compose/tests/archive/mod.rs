@@ -93,6 +93,16 @@ impl Archive {
         let tree = tempfile::tempdir().unwrap();
         fs::create_dir_all(tree.path().join("DEBIAN")).unwrap();
         fs::write(tree.path().join("DEBIAN/control"), text).unwrap();
+        // `Payload: N`: so many bytes that do not compress.
+        if let Ok(size) = field("Payload").parse::<usize>() {
+            let mut state = 1_u64;
+            let mut byte = || {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 56) as u8
+            };
+            let payload: Vec<u8> = (0..size).map(|_| byte()).collect();
+            fs::write(tree.path().join("payload"), payload).unwrap();
+        }
         fs::create_dir_all(self.path(into)).unwrap();
         let deb = self.path(into).join(format!("{}_{version}_{arch}.deb", field("Package")));
         let build = Cmd::new("dpkg-deb").args(["--root-owner-group", "-b"]).arg(tree.path()).arg(&deb);
