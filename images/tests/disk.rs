@@ -88,29 +88,51 @@ fn debugfs(image: &Path, request: &str) -> String {
 fn every_layer_is_valid_for_the_tool_that_reads_it() {
     let fixture = Fixture::signed();
     let image = fixture.build("disk.raw", &options()).unwrap();
-    let table = Cmd::new("sgdisk").arg("-v").arg(&image).run().unwrap().text();
-    assert!(table.contains("No problems found"), "{table}");
-
-    let device = format!("{}?offset={ROOT_OFFSET}", image.display());
-    let check = Cmd::new("e2fsck").args(["-fn", &device]).output().unwrap();
-    assert_eq!(check.code, 0, "{}", check.text());
-
+    check_structures(&fixture, &image);
     let esp = format!("{}@@1M", image.display());
     let list = Cmd::new("mdir").args(["-/", "-b", "-i", &esp, "::/"]).run().unwrap().text();
     let entry = format!("::/loader/entries/slipway-slipway-{}.0+3.conf", &fixture.commit.to_string()[..12]);
     for wanted in ["::/EFI/BOOT/BOOTX64.EFI", "::/slipway/credentials/slipway.hostname", &entry] {
         assert!(list.lines().any(|l| l == wanted), "{wanted} is not in\n{list}");
     }
+}
 
+/// Reads back the parts that carry identifiers.
+fn check_structures(fixture: &Fixture, image: &Path) {
+    let table = Cmd::new("sgdisk").arg("-v").arg(image).run().unwrap().text();
+    assert!(table.contains("No problems found"), "{table}");
+    let device = format!("{}?offset={ROOT_OFFSET}", image.display());
+    let check = Cmd::new("e2fsck").args(["-fn", &device]).output().unwrap();
+    assert_eq!(check.code, 0, "{}", check.text());
     // lvm2 looks at devices; the physical volume is a part of this file.
     let pv = fixture.dir.path().join("pv");
-    let disk = File::open(&image).unwrap();
+    let disk = File::open(image).unwrap();
     let mut head = vec![0; 1 << 20];
     disk.read_exact_at(&mut head, 1026 << 20).unwrap();
     fs::write(&pv, head).unwrap();
     File::options().write(true).open(&pv).unwrap().set_len((1400 << 20) - (1027 << 20)).unwrap();
     let dump = Cmd::new("pvck").args(["--dump", "metadata"]).arg(&pv).run().unwrap().text();
     assert!(dump.contains("extent_count = 64") && !dump.contains("CHECK:"), "{dump}");
+}
+
+#[test]
+fn the_first_boot_can_give_the_disk_identifiers_of_its_own() {
+    use prepare_root::ids::{Outcome, find::Device, refresh};
+    let fixture = Fixture::signed();
+    let image = fixture.build("disk.raw", &options()).unwrap();
+    let device = Device::open(&image, true).unwrap();
+    let mut n = 0;
+    let mut random = || {
+        n += 1;
+        [n; 32]
+    };
+    let Outcome::Fresh(ids) = refresh(&device, images::ROOT, &mut random).unwrap() else { panic!("not marked") };
+    assert_eq!(refresh(&device, images::ROOT, &mut random).unwrap(), Outcome::Settled);
+    drop(device);
+    check_structures(&fixture, &image);
+    let device = format!("{}?offset={ROOT_OFFSET}", image.display());
+    let header = Cmd::new("dumpe2fs").args(["-h", &device]).run().unwrap().text();
+    assert!(header.contains(&format!("Filesystem UUID:          {}", ids.root)), "{header}");
 }
 
 #[test]

@@ -248,7 +248,7 @@ fn past_end_block(size: u64) -> u64 {
     size.next_multiple_of(65536) / BLOCK
 }
 
-/// Like mke2fs: a 64th of small file systems, at most 64 MiB.
+/// As large as mke2fs makes it, at most 64 MiB.
 fn journal_blocks(blocks: u64) -> u64 {
     match blocks {
         0..32_768 => 1024,
