@@ -16,6 +16,7 @@
 //! 11 var         /home, /opt, /root, /srv, /usr/local below /var; package database to /usr; the rest as tmpfiles.d
 //! 12 toplevel    mount points and symlinks; caches removed
 //! 13 etc         /etc → /usr/etc
+//! 14 lint        a last look: dangling symlinks, files that everybody may write, identities
 //! ```
 //!
 //! Each pass is a file. The order matters: scripts need a normal system (2–5 before 11–13), dracut must see the final
@@ -29,6 +30,7 @@ mod identity;
 mod ids;
 mod initramfs;
 mod kernel;
+mod lint;
 mod toplevel;
 mod tree;
 mod units;
@@ -388,6 +390,7 @@ pub fn arrange(
     toplevel::clean(tree)?;
     toplevel::shape(tree, summary)?;
     etc::to_usr(tree)?;
+    lint::check(tree, summary)?;
     step.done(format!("{} accounts pinned, {} lines for /var", summary.pinned_accounts, summary.tmpfiles_lines));
     Ok(std::mem::take(summary))
 }
