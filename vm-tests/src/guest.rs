@@ -1,7 +1,7 @@
 //! A machine with the questions that scenarios ask.
 
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -107,10 +107,23 @@ impl Guest {
         self.healthy()
     }
 
-    /// Waits for the boot after this one without asking for it, and until it is up.
-    pub fn next_boot(&self, than: &str, timeout: Duration) -> Result<()> {
-        self.wait_other_boot(Some(than), timeout)?;
-        self.wait_ready(patience())?;
+    /// Restarts through `script` and waits until a boot from `commit` is up, however many others come before it.
+    pub fn restart_onto(&self, script: &str, commit: &str) -> Result<()> {
+        let within = patience() * 2;
+        let start = Instant::now();
+        let left = || within.saturating_sub(start.elapsed());
+        let mut boot = self.restart_by(script, within)?;
+        // A boot that is about to be given up may answer, hang, or go away in the middle of the question.
+        while !self.boots(commit) {
+            boot = self.wait_other_boot(Some(&boot), left())?;
+        }
+        self.wait_ready(left())?;
         Ok(())
+    }
+
+    fn boots(&self, commit: &str) -> bool {
+        let script = "cat /run/slipway/booted.json";
+        let answer = self.request(Request { script, input: b"", timeout: Duration::from_secs(60) });
+        answer.is_ok_and(|output| output.text().contains(commit))
     }
 }

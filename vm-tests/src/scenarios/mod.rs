@@ -103,6 +103,7 @@ pub const ALL: &[Scenario] = &[
         interrupted_pull::power_cut,
     ),
     full("hung-kernel", "a kernel that hangs is reset by the watchdog and falls back", broken_kernel::hung),
+    full("missing-root", "an entry that cannot find its root falls back", broken_kernel::missing_root),
     full("hung-initramfs", "an initramfs that hangs is given up and falls back", broken_kernel::hung_initramfs),
 ];
 

@@ -4,7 +4,6 @@ use anyhow::{Result, ensure};
 
 use super::broken_kernel::break_entry;
 use crate::context::Context;
-use crate::guest::patience;
 use crate::world::State;
 
 pub fn run(context: &Context<'_>) -> Result<()> {
@@ -18,9 +17,7 @@ pub fn run(context: &Context<'_>) -> Result<()> {
     guest.shell(&format!(
         "unshare -m sh -ec 'mount -o remount,rw /sysroot; test -s /sysroot/{meta}; rm /sysroot/{meta}; sync -f /sysroot'"
     ))?;
-    let before = guest.wait_boot(patience())?;
-    guest.restart_by("host reboot", patience())?;
-    guest.next_boot(&before, patience())?;
+    guest.restart_onto("host reboot", &artifacts.v1)?;
     guest.on(&artifacts.v1)?;
     let log = guest.serial_log().to_lowercase();
     ensure!(log.contains("signature") || log.contains("not signed"), "the console does not say why it was refused");
