@@ -183,6 +183,30 @@ fn without_documentation_copyright_files_stay_and_the_lists_are_whole() {
 }
 
 #[test]
+fn no_initramfs_and_no_service_while_scripts_run() {
+    if !root_or_say("no_initramfs_and_no_service_while_scripts_run") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tools = Package::new(dir.path(), "tools", "")
+        .program("usr/sbin/update-initramfs", "echo made > /trace/initramfs")
+        .program("usr/sbin/policy-user", "exec /usr/sbin/policy-rc.d x start")
+        .script(
+            "postinst",
+            "update-initramfs -u\necho $INITRD > /trace/initrd\n/usr/sbin/policy-user || echo $? > /trace/policy",
+        );
+    let root = dir.path().join("root");
+    build_from(&[tools.build(), tiny_debian(dir.path())], &root, &options(), &Reporter::quiet()).unwrap();
+    let trace = |name: &str| fs::read_to_string(root.join("trace").join(name)).ok();
+    assert_eq!(
+        (trace("initramfs"), trace("initrd"), trace("policy")),
+        (None, Some("No\n".into()), Some("101\n".into()))
+    );
+    assert!(!root.join("usr/sbin/policy-rc.d").exists());
+    assert!(fs::read_to_string(root.join("usr/sbin/update-initramfs")).unwrap().contains("made"));
+}
+
+#[test]
 fn a_failing_postinst_is_named_and_its_output_shown() {
     if !root_or_say("a_failing_postinst_is_named_and_its_output_shown") {
         return;

@@ -154,7 +154,7 @@ pub fn build_from(inputs: &[Input], root: &Path, options: &Options, reporter: &R
             reporter.note(format!("the sandbox is kept; a shell in it: {}", Sandbox::new(root).enter_line()));
         } else {
             if matches!(error, Error::Run(RunError::Script(_))) {
-                reporter.note("the sandbox is removed; run again with --keep-sandbox to look around in it");
+                reporter.note("the sandbox is removed; run again with --keep-workdir to look around in it");
             }
             sys::file::remove_tree(root).map_err(io_error(format!("removing {}", root.display())))?;
         }
@@ -239,6 +239,9 @@ struct Build<'a> {
 /// Tells scripts that want to start a service that they may not.
 const POLICY: &str = "usr/sbin/policy-rc.d";
 
+/// Called by the trigger of initramfs-tools, which does not know `INITRD=No`: while scripts run, `true` lies over it.
+const UPDATE_INITRAMFS: &str = "usr/sbin/update-initramfs";
+
 impl<'a> Build<'a> {
     fn new(debs: &'a [Deb], graph: &'a Graph, root: &'a Path, options: &Options) -> Result<Self, Error> {
         let dpkg = debs.iter().find(|d| d.control.name == "dpkg").ok_or(Error::Missing("dpkg"))?;
@@ -272,7 +275,7 @@ impl<'a> Build<'a> {
             self.place(numbers, data, Conffiles::Both, &overrides)?;
         }
         self.record(numbers, data)?;
-        scripts::configure(&self.sandbox, &["--force-depends", "--configure", "-a"], || step.inc(1))?;
+        self.configure(&["--force-depends", "--configure", "-a"], || step.inc(1))?;
         self.configured.extend(numbers);
         Ok(())
     }
@@ -297,7 +300,7 @@ impl<'a> Build<'a> {
                 // Triggers can wait for the end: a package with pending triggers counts as configured.
                 let mut args = vec!["--no-triggers", "--configure"];
                 args.extend(records.iter().map(String::as_str));
-                scripts::configure(&self.sandbox, &args, || ())?;
+                self.configure(&args, || ())?;
                 self.configured.extend(configure);
             }
         }
@@ -309,15 +312,17 @@ impl<'a> Build<'a> {
         Ok(numbers.iter().try_for_each(run)?)
     }
 
+    fn configure(&self, args: &[&str], progress: impl FnMut()) -> Result<(), Error> {
+        let mut sandbox = self.sandbox.clone();
+        if self.root.join(UPDATE_INITRAMFS).is_file() {
+            sandbox = sandbox.bind(self.root.join("usr/bin/true"), Path::new("/").join(UPDATE_INITRAMFS));
+        }
+        Ok(scripts::configure(&sandbox, args, progress)?)
+    }
+
     /// Configures what is left, and leaves nothing behind.
     fn finish(&mut self, step: &Progress) -> Result<(), Error> {
-        let mut sandbox = self.sandbox.clone();
-        let held = "usr/sbin/update-initramfs";
-        if self.root.join(held).is_file() {
-            // initramfs-tools' trigger does not know INITRD=No.
-            sandbox = sandbox.bind(self.root.join("usr/bin/true"), Path::new("/").join(held));
-        }
-        scripts::configure(&sandbox, &["--configure", "-a"], || step.inc(1))?;
+        self.configure(&["--configure", "-a"], || step.inc(1))?;
         let status = self.database.read("status").map_err(io_error("reading dpkg's status"))?;
         let unfinished: Vec<&str> = status
             .split("\n\n")

@@ -54,11 +54,16 @@ impl Package {
         self.file(&format!("DEBIAN/{name}"), content)
     }
 
+    /// A shell script of the package.
+    pub fn program(self, path: &str, body: &str) -> Self {
+        let this = self.file(path, &format!("#!/bin/sh\nset -e\n{body}\n"));
+        fs::set_permissions(this.dir.join(path), fs::Permissions::from_mode(0o755)).unwrap();
+        this
+    }
+
     /// A maintainer script.
     pub fn script(self, name: &str, body: &str) -> Self {
-        let this = self.file(&format!("DEBIAN/{name}"), &format!("#!/bin/sh\nset -e\n{body}\n"));
-        fs::set_permissions(this.dir.join("DEBIAN").join(name), fs::Permissions::from_mode(0o755)).unwrap();
-        this
+        self.program(&format!("DEBIAN/{name}"), body)
     }
 
     /// Builds the `.deb` with Debian's own tool.
