@@ -207,10 +207,7 @@ impl Plan {
 
     /// Builds the tree and commits it.
     pub fn execute(self, options: &Options, reporter: &Reporter) -> anyhow::Result<Outcome> {
-        if !rustix::process::geteuid().is_root() {
-            let hint = "run it with sudo, or as root in a container that may make mounts";
-            return Err(Refused::with_hint("composing needs root: a tree has files of many owners", hint).into());
-        }
+        check_root()?;
         let work = Workdir::take(&options.workdir, options.keep_workdir)?;
         let Plan { tree, packages, version, parent, head, timestamp, inputs_digest } = self;
         let packages_bytes = packages.total();
@@ -317,6 +314,15 @@ impl Plan {
             },
         })
     }
+}
+
+/// Refuses to go on where the files of a tree could not get their owners.
+pub fn check_root() -> Result<(), Refused> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let hint = "run it with sudo, or as root in a container that may make mounts";
+    Err(Refused::with_hint("composing needs root: a tree has files of many owners", hint))
 }
 
 /// Sorted by name: the order of unpacking is nobody's business.

@@ -160,7 +160,8 @@ fn a_local_package_that_is_none_is_named() {
 fn a_version_is_asked_for_before_anything_is_built() {
     let archive = Archive::new(&[BASE]);
     let repo = archive.path("repo");
-    let output = archive.compose(&archive.treefile("packages: [base]\n"), &["--repo", repo.to_str().unwrap()]);
+    let output =
+        archive.compose(&archive.treefile("packages: [base]\n"), &["--dry-run", "--repo", repo.to_str().unwrap()]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.code, 3, "{text}");
     assert!(
@@ -181,7 +182,7 @@ fn a_key_that_the_tree_does_not_trust_is_refused_and_never_shown() {
     std::fs::write(archive.path("key"), format!("{secret}\n")).unwrap();
     let key = archive.path("key");
     let repo = archive.path("repo");
-    let args = ["--repo", repo.to_str().unwrap(), "--sign-key", key.to_str().unwrap()];
+    let args = ["--dry-run", "--repo", repo.to_str().unwrap(), "--sign-key", key.to_str().unwrap()];
     let output = archive.compose(&tree, &args);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.code == 3 && text.contains("is none of the keys in the treefile's `remotes`"), "{text}");

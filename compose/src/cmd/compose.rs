@@ -21,8 +21,8 @@ pub struct Args {
     /// Where the tree is built [default: `work` in the cache directory].
     #[arg(long, value_name = "DIR")]
     workdir: Option<PathBuf>,
-    /// Keep the tree after the end, also after a failure.
-    #[arg(long)]
+    /// Keep the tree after the end, also after a failure, to look around in it.
+    #[arg(long, visible_alias = "keep-sandbox")]
     keep_workdir: bool,
     /// Address of the Debian archive (a second one: of its security archive) instead of this machine's.
     #[arg(long, value_name = "URL", env = "SLIPWAY_MIRROR", value_delimiter = ' ')]
@@ -126,6 +126,9 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         write_commitid_to: args.write_commitid_to,
         packages: options,
     };
+    if !args.dry_run {
+        build::check_root()?;
+    }
     let plan = build::plan(tree, &options, &reporter)?;
     reporter.note(plan.describe());
     if args.dry_run {

@@ -218,7 +218,9 @@ pub fn classify(stderr: &str) -> Option<PackagesError> {
     })
     .or_else(|| {
         find(&|line| {
-            let rest = line.split_once("GPG error: ")?.1;
+            // apt 3 has other words for it.
+            let heads = ["GPG error: ", "OpenPGP signature verification failed: "];
+            let rest = heads.iter().find_map(|head| line.split_once(head))?.1;
             let (url, reason) = rest.split_once(": ")?;
             let reason = reason.trim_end_matches(" is not signed.").to_owned();
             Some(PackagesError::BadSignature { url: clean_url(url), reason })
@@ -277,6 +279,10 @@ mod tests {
                 "W: GPG error: http://h/debian trixie InRelease: The following signatures couldn't be verified because the public key is not available: NO_PUBKEY 6ED0\n\
                  E: The repository 'http://h/debian trixie InRelease' is not signed.",
                 "repository http://h/debian trixie is not signed by a trusted key: The following signatures couldn't be verified because the public key is not available: NO_PUBKEY 6ED0;",
+            ),
+            (
+                "W: OpenPGP signature verification failed: http://h/d s InRelease: Sub-process /usr/bin/sqv returned an error code (1), error message is: Missing key 12",
+                "repository http://h/d s is not signed by a trusted key: Sub-process /usr/bin/sqv returned an error code (1), error message is: Missing key 12;",
             ),
             (
                 "W: An error occurred during the signature verification. The repository is not updated and the previous index files will be used. GPG error: http://h/d s InRelease: The following signatures were invalid: BADSIG 12",
