@@ -106,12 +106,11 @@ pub fn load() -> Result<Machine, LoadError> {
         let cmd = Cmd::new(program).env("LC_ALL", "C").args(REPORT).args(["-o", fields]).args(more);
         Ok::<_, LoadError>(cmd.run()?.text())
     };
-    let devices = devices(&run("pvs", "pv_name,vg_uuid", &[])?, &id)?;
-    let only: Vec<String> = devices.iter().map(|d| format!("--devices={d}")).collect();
-    let groups = run("vgs", "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size", &only)?;
+    let groups = run("pvs", "pv_name,vg_name,vg_uuid,vg_size,vg_free,vg_extent_size", &[])?;
+    let only: Vec<String> = devices(&groups, &id)?.iter().map(|d| format!("--devices={d}")).collect();
     let fields = "vg_uuid,lv_name,lv_size,segtype,pool_lv,lv_active,lv_tags,data_percent,metadata_percent,seg_monitor";
     let volumes = run("lvs", fields, &only)?;
-    let mut machine = parse(&id, devices, &groups, &volumes)?;
+    let mut machine = parse(&id, &groups, &volumes)?;
     if machine.volume.as_ref().is_some_and(|v| v.active) {
         machine.file_system = file_system(&machine.device(VOLUME))?;
     }
@@ -160,26 +159,19 @@ struct Report {
 #[derive(Deserialize)]
 struct Sections {
     #[serde(default)]
-    vg: Vec<Group>,
-    #[serde(default)]
     pv: Vec<Physical>,
     #[serde(default)]
     lv: Vec<Logical>,
 }
 
 #[derive(Deserialize)]
-struct Group {
+struct Physical {
+    pv_name: String,
     vg_name: String,
     vg_uuid: String,
     vg_size: String,
     vg_free: String,
     vg_extent_size: String,
-}
-
-#[derive(Deserialize)]
-struct Physical {
-    pv_name: String,
-    vg_uuid: String,
 }
 
 #[derive(Deserialize)]
@@ -214,19 +206,20 @@ fn devices(json: &str, id: &str) -> Result<Vec<String>, LoadError> {
 }
 
 /// Makes sense of LVM's reports.
-fn parse(id: &str, devices: Vec<String>, groups: &str, volumes: &str) -> Result<Machine, LoadError> {
+fn parse(id: &str, groups: &str, volumes: &str) -> Result<Machine, LoadError> {
     let bytes = |program, text: &str| {
         text.parse::<u64>().map_err(|_| LoadError::Report(program, format!("`{text}` is not a number of bytes")))
     };
-    let group = sections("vgs", groups)?
+    let devices = devices(groups, id)?;
+    let group = sections("pvs", groups)?
         .into_iter()
-        .flat_map(|s| s.vg)
+        .flat_map(|s| s.pv)
         .find(|g| g.vg_uuid.replace('-', "") == id)
         .ok_or_else(|| LoadError::NoGroup(id.to_owned()))?;
     let mut machine = Machine {
-        extent: bytes("vgs", &group.vg_extent_size)?,
-        free: bytes("vgs", &group.vg_free)?,
-        size: bytes("vgs", &group.vg_size)?,
+        extent: bytes("pvs", &group.vg_extent_size)?,
+        free: bytes("pvs", &group.vg_free)?,
+        size: bytes("pvs", &group.vg_size)?,
         group: group.vg_name,
         devices,
         pool: None,
@@ -235,7 +228,7 @@ fn parse(id: &str, devices: Vec<String>, groups: &str, volumes: &str) -> Result<
         mounted: None,
     };
     if machine.extent == 0 {
-        return Err(LoadError::Report("vgs", "an extent has no size".to_owned()));
+        return Err(LoadError::Report("pvs", "an extent has no size".to_owned()));
     }
     for lv in sections("lvs", volumes)?.into_iter().flat_map(|s| s.lv) {
         if lv.vg_uuid.replace('-', "") != id || (lv.lv_name != POOL && lv.lv_name != VOLUME) {
@@ -268,9 +261,10 @@ pub(super) mod tests {
     use super::*;
 
     pub const ID: &str = "cUqdps3aCiIdLpo7YZbkQ0uVMoRasn3C";
-    pub const GROUPS: &str = r#"{"report":[{"vg":[
-        {"vg_name":"host","vg_uuid":"cUqdps-3aCi-IdLp-o7YZ-bkQ0-uVMo-Rasn3C","vg_size":"7511998464","vg_free":"5364514816","vg_extent_size":"4194304"},
-        {"vg_name":"host","vg_uuid":"zzzzzz-3aCi-IdLp-o7YZ-bkQ0-uVMo-Rasn3C","vg_size":"1","vg_free":"1","vg_extent_size":"1"}]}],"log":[]}"#;
+    pub const GROUPS: &str = r#"{"report":[{"pv":[
+        {"pv_name":"/dev/vda3","vg_name":"host","vg_uuid":"cUqdps-3aCi-IdLp-o7YZ-bkQ0-uVMo-Rasn3C","vg_size":"7511998464","vg_free":"5364514816","vg_extent_size":"4194304"},
+        {"pv_name":"/dev/vdb3","vg_name":"host","vg_uuid":"zzzzzz-3aCi-IdLp-o7YZ-bkQ0-uVMo-Rasn3C","vg_size":"1","vg_free":"1","vg_extent_size":"1"},
+        {"pv_name":"/dev/vdc","vg_name":"","vg_uuid":"","vg_size":"0 ","vg_free":"0","vg_extent_size":"0"}]}],"log":[]}"#;
     const VOLUMES: &str = r#"{"report":[{"lv":[
         {"vg_uuid":"cUqdps-3aCi-IdLp-o7YZ-bkQ0-uVMo-Rasn3C","lv_name":"containers","lv_size":"4290772992","segtype":"thin-pool","pool_lv":"","lv_active":"active","lv_tags":"slipway.storage","data_percent":"1.05","metadata_percent":"10.9","seg_monitor":"monitored"},
         {"vg_uuid":"cUqdps-3aCi-IdLp-o7YZ-bkQ0-uVMo-Rasn3C","lv_name":"containers-storage","lv_size":"4290772992","segtype":"thin","pool_lv":"containers","lv_active":"","lv_tags":"a,slipway.storage","data_percent":"","metadata_percent":"","seg_monitor":""},
@@ -279,11 +273,8 @@ pub(super) mod tests {
 
     #[test]
     fn only_the_group_of_the_root_counts_whatever_its_name() {
-        let pvs = r#"{"report":[{"pv":[{"pv_name":"/dev/vdb3","vg_uuid":"zzzzzz-3aCi-IdLp-o7YZ-bkQ0-uVMo-Rasn3C"},
-            {"pv_name":"/dev/vda3","vg_uuid":"cUqdps-3aCi-IdLp-o7YZ-bkQ0-uVMo-Rasn3C"},{"pv_name":"/dev/vdc","vg_uuid":""}]}]}"#;
-        let devices = devices(pvs, ID).unwrap();
-        assert_eq!(devices, ["/dev/vda3"]);
-        let machine = parse(ID, devices, GROUPS, VOLUMES).unwrap();
+        let machine = parse(ID, GROUPS, VOLUMES).unwrap();
+        assert_eq!(machine.devices, ["/dev/vda3"]);
         assert_eq!((machine.size, machine.free, machine.extent), (7511998464, 5364514816, 4194304));
         let pool = machine.pool.unwrap();
         assert_eq!((pool.kind.as_str(), pool.data, pool.metadata), ("thin-pool", Some(105), Some(1090)));
@@ -295,7 +286,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_group_lvm_does_not_show_is_an_error() {
-        assert!(matches!(parse("other", Vec::new(), GROUPS, VOLUMES), Err(LoadError::NoGroup(_))));
+        assert!(matches!(parse("other", GROUPS, VOLUMES), Err(LoadError::NoGroup(_))));
         assert!(matches!(devices("{\"report\":[]}", ID), Err(LoadError::NoGroup(_))));
         assert!(matches!(devices("not json", ID), Err(LoadError::Report("pvs", _))));
     }
