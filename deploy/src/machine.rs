@@ -10,6 +10,7 @@ use serde_json::Value;
 use store::Checksum;
 
 use crate::DeploymentId;
+use crate::firstboot;
 use crate::json::{self, JsonError};
 use crate::paths::Paths;
 use crate::state::{BadMarks, FinalizeResult, State, StateFile};
@@ -113,6 +114,8 @@ pub struct Machine {
     pub root_space: Space,
     /// Room on the ESP.
     pub esp_space: Space,
+    /// What the first boot was told, once it is complete.
+    pub first_boot: Option<firstboot::Record>,
     /// Things that are not as they should be.
     pub problems: Vec<String>,
 }
@@ -159,8 +162,13 @@ impl Machine {
             stray_entries: Vec::new(),
             leftovers: Vec::new(),
             kernels: BTreeMap::new(),
+            first_boot: None,
             problems: Vec::new(),
         };
+        match firstboot::Record::load(paths.root()) {
+            Ok(record) => machine.first_boot = record,
+            Err(error) => machine.problems.push(format!("{:#}", anyhow::Error::new(error))),
+        }
         for sum in esp.kernels()? {
             let size = if esp.has_kernel(&sum) { esp.kernel_size(&sum) } else { 0 };
             machine.kernels.insert(sum, size);

@@ -52,6 +52,7 @@ pub fn json(machine: &Machine) -> Value {
         "remote": machine.remote,
         "bad": machine.bad.commits,
         "space": {"root": machine.root_space, "esp": machine.esp_space},
+        "first_boot": machine.first_boot,
         "problems": machine.problems,
     })
 }
@@ -102,6 +103,10 @@ pub fn text(status: &Value, verbose: bool) -> String {
         let _ = writeln!(out, "never again by itself: {label}: {}", text_of(mark, "reason").unwrap_or("?"));
     }
     if verbose {
+        let record = status.get("first_boot").and_then(|r| serde_json::from_value(r.clone()).ok());
+        if let Some(record) = record {
+            out.push_str(&crate::firstboot::text(&record));
+        }
         for (name, place) in [("root", "/sysroot"), ("esp", "/efi")] {
             let space = status.get("space").and_then(|s| s.get(name));
             let number = |key: &str| space.and_then(|s| s.get(key)).and_then(Value::as_u64).unwrap_or(0);

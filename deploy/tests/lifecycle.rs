@@ -63,6 +63,13 @@ fn upgrades_switches_and_rolls_back() {
     assert!(host.entries().iter().all(|e| !e.contains('+')), "both are blessed");
     assert_eq!(host.machine().kernels.len(), 2);
 
+    let text = host.ok(&["status", "--verbose"]).text();
+    assert!(text.starts_with(&format!("updates from {} {}\n● 2 ", site.url, common::REF)), "{text}");
+    assert!(text.contains("booted, good\n") && text.contains("local version kept"), "{text}");
+    assert!(host.ok(&["kargs"]).text().ends_with("systemd.watchdog_sec=30 console=ttyS0"));
+    let published: serde_json::Value = serde_json::from_slice(&fs::read(host.paths.status()).unwrap()).unwrap();
+    assert_eq!(published["deployments"], host.json(&["status", "--json"])["deployments"]);
+
     host.write_etc("after", "2\n");
     assert_eq!(host.json(&["rollback", "--json"])["status"]["rollback"]["version"], "2");
     assert_eq!(host.reboot().commit, one);
@@ -273,4 +280,26 @@ fn fsck_names_what_is_damaged_and_fetches_it_again() {
     host.ok(&["fsck", "--repair"]);
     host.ok(&["fsck"]);
     assert_eq!(fs::read(&object).unwrap(), b"1");
+}
+
+#[test]
+fn a_failed_boot_reboots_only_while_that_helps() {
+    let site = Site::new();
+    let host = Host::install(&site, &site.publish(&Content::new("1", 100)));
+    let variable = |file: &str| {
+        let dir = host.root().join("sys/firmware/efi/efivars");
+        fs::create_dir_all(&dir).unwrap();
+        let mut bytes = vec![6, 0, 0, 0];
+        bytes.extend(format!("\\loader\\entries\\{file}\0").encode_utf16().flat_map(u16::to_le_bytes));
+        fs::write(dir.join(format!("LoaderBootCountPath-{}", bootloader::VARIABLE_GUID)), bytes).unwrap();
+    };
+    let decision = |host: &Host| stderr(&host.ok(&["boot-fallback", "--dry-run"]));
+    assert!(decision(&host).contains("staying up"), "no EFI, no counter");
+    variable(&host.entries()[0]);
+    assert!(decision(&host).contains("rebooting"), "two tries are left");
+    host.boot();
+    host.boot();
+    variable(&host.entries()[0]);
+    assert!(host.entries()[0].contains("+0-3"));
+    assert!(decision(&host).contains("staying up"), "a lone system must not reset for ever");
 }

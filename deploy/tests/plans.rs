@@ -66,6 +66,7 @@ impl Script {
             bad: BadMarks::default(),
             root_space: space,
             esp_space: space,
+            first_boot: None,
             problems: Vec::new(),
         };
         Script { machine }

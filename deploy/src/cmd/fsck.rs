@@ -22,8 +22,8 @@ pub struct Args {
 }
 
 pub fn run(root: &Root, args: Args) -> anyhow::Result<Exit> {
-    let access = if args.repair { Access::Change } else { Access::Read };
-    let mut session = Session::open(root, "fsck", access)?;
+    // Nothing may be removed while it is read, and the repository's lock is a file that must be writable.
+    let mut session = Session::open(root, "fsck", Access::Change)?;
     let mut report = look(&session, Damaged::Keep)?;
     let before = report.findings.len();
     if args.repair && before > 0 {

@@ -82,7 +82,15 @@ impl Session {
             }
         }
         let repo = Repo::open(&paths.repo())?;
-        let machine = Machine::load(&paths).map_err(not_a_host)?;
+        let machine = match Machine::load(&paths) {
+            // The ESP is root's alone.
+            Err(error) if root.real() && !rustix::process::geteuid().is_root() => {
+                let error = anyhow::Error::new(error);
+                let hint = format!("run `sudo host {verb}`; `host status` works for everybody");
+                return Err(Refused::with_hint(format!("`host {verb}` needs root: {error:#}"), hint).into());
+            }
+            other => other.map_err(not_a_host)?,
+        };
         Ok(Session { paths, repo, machine, _lock: lock })
     }
 

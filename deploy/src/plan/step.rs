@@ -176,7 +176,9 @@ impl fmt::Display for Step {
             Step::RemoveDeployment { id } => write!(f, "remove   deployment {}", id.short()),
             Step::RemoveLeftover { name } => write!(f, "remove   leftover {name}"),
             Step::RemoveKernel { bootcsum } => write!(f, "remove   kernel {}", short(bootcsum)),
-            Step::CollectGarbage { keep, .. } => write!(f, "collect  objects that the {} deployments kept do not need", keep.len()),
+            Step::CollectGarbage { keep, .. } => {
+                write!(f, "collect  objects that the {} deployments kept do not need", keep.len())
+            }
         }
     }
 }
