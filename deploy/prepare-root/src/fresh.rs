@@ -12,24 +12,31 @@ use std::time::{Duration, Instant};
 use crate::ids::find::{self, Found};
 use crate::ids::{self, Outcome};
 
-/// Drivers load while this runs; a disk that takes longer is left to dracut's own waiting.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a disk may take to appear once udev has nothing left to do, and in all. Drivers load while this runs; a
+/// disk that takes longer is left to dracut's own waiting, and gets its ids at a later boot.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE_IN_ALL: Duration = Duration::from_secs(60);
 
 /// Does all of it on the machine whose root is `root`; `say` gets the lines for the console.
 pub fn run(root: &Path, volume: &str, say: &mut dyn FnMut(&str)) -> Result<(), ids::IdsError> {
     let start = Instant::now();
+    let mut idle = start;
     let found = loop {
         // The variables may appear later than the first disk: their file system is a module.
         let esp = find::booted_esp(root);
-        match find::booted_disk(root, esp)? {
-            Some(found) => break found,
-            None if start.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(100)),
-            None => {
-                let seen = esp.map_or_else(|| "the boot loader named none".to_owned(), |e| format!("ESP {e}"));
-                say(&format!("the booted disk was not found ({seen}); its ids are left as they are"));
-                return Ok(());
-            }
+        if let Some(found) = find::booted_disk(root, esp)? {
+            break found;
         }
+        // udev keeps this file while events, and so drivers to be loaded, are waiting.
+        if root.join("run/udev/queue").exists() {
+            idle = Instant::now();
+        }
+        if idle.elapsed() > PATIENCE || start.elapsed() > PATIENCE_IN_ALL {
+            let seen = esp.map_or_else(|| "the boot loader named none".to_owned(), |e| format!("ESP {e}"));
+            say(&format!("the booted disk was not found ({seen}); its ids are left as they are"));
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(100));
     };
     let found = settle(root, volume, found, say)?;
     for (path, text) in find::follow_up(&found) {
