@@ -17,6 +17,9 @@ use crate::ids::{self, Outcome};
 const PATIENCE: Duration = Duration::from_secs(5);
 const PATIENCE_IN_ALL: Duration = Duration::from_secs(60);
 
+/// udev keeps this file while it has events to handle.
+const QUEUE: &str = "run/udev/queue";
+
 /// Does all of it on the machine whose root is `root`; `say` gets the lines for the console.
 pub fn run(root: &Path, volume: &str, say: &mut dyn FnMut(&str)) -> Result<(), ids::IdsError> {
     let start = Instant::now();
@@ -27,8 +30,8 @@ pub fn run(root: &Path, volume: &str, say: &mut dyn FnMut(&str)) -> Result<(), i
         if let Some(found) = find::booted_disk(root, esp)? {
             break found;
         }
-        // udev keeps this file while events, and so drivers to be loaded, are waiting.
-        if root.join("run/udev/queue").exists() {
+        // Drivers that are still to be loaded are among its events.
+        if root.join(QUEUE).exists() {
             idle = Instant::now();
         }
         if idle.elapsed() > PATIENCE || start.elapsed() > PATIENCE_IN_ALL {
@@ -61,6 +64,12 @@ fn settle(root: &Path, volume: &str, found: Found, say: &mut dyn FnMut(&str)) ->
     // Closed before udev is told: it does not look at a disk that somebody holds the lock of.
     drop(disk);
     announce(root, &found.name)?;
+    // Closing a disk that was written to makes udev read its partitions again; LVM must not be in the middle of that.
+    let start = Instant::now();
+    thread::sleep(Duration::from_millis(200));
+    while root.join(QUEUE).exists() && start.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(50));
+    }
     Ok(find::examine(&found.name, &table, fresh.esp).unwrap_or(found))
 }
 

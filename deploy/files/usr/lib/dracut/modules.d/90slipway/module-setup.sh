@@ -27,7 +27,7 @@ install() {
     ln -s prepare-root "$initdir/usr/lib/slipway/slipway-fresh-ids"
     inst_simple "$moddir/slipway-prepare-root.service" "$systemdsystemunitdir/slipway-prepare-root.service"
     inst_simple "$moddir/slipway-fresh-ids.service" "$systemdsystemunitdir/slipway-fresh-ids.service"
-    inst_multiple modprobe udevadm
+    inst_multiple modprobe
 
     inst_simple /usr/lib/slipway/tree.json
     for directory in /usr/share/ostree/trusted.ed25519.d /usr/share/ostree/revoked.ed25519.d \
