@@ -42,6 +42,6 @@ install() {
     $SYSTEMCTL -q --root "$initdir" add-wants sysinit.target slipway-fresh-ids.service
 
     # Entries have no root=; this generator would then make a sysroot.mount for a partition that does not exist, and
-    # the boot would wait for it.
-    rm -f "$initdir$systemdutildir/system-generators/systemd-gpt-auto-generator"
+    # the boot would wait for it. The other one complains on machines without vsock.
+    rm -f "$initdir$systemdutildir"/system-generators/systemd-{gpt-auto,ssh}-generator
 }
