@@ -54,7 +54,7 @@ enum Verb {
     /// Shows or sets up the storage for containers.
     Storage(storage::Args),
     /// Applies first-boot credentials, and looks whether anybody can log in (done by a unit at each boot).
-    #[command(name = "firstboot")]
+    #[command(name = "firstboot", after_long_help = firstboot::CREDENTIALS)]
     FirstBoot(firstboot::Args),
     /// Declares the running deployment good (done by a unit after each boot).
     Bless(boot::BlessArgs),

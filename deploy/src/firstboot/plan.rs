@@ -77,7 +77,7 @@ pub fn plan(credentials: &BTreeMap<String, Credential>) -> Plan {
             Some(Err(why)) => plan.ignored.push(entry(why)),
             // PID 1 has many credentials for others; a file on our ESP is meant for us.
             None if credential.source == Source::Esp => {
-                plan.ignored.push(entry("no credential of this name is known; see host(1)".to_owned()));
+                plan.ignored.push(entry("no credential of this name is known; see `host firstboot --help`".to_owned()));
             }
             None => {}
         }
