@@ -1,6 +1,5 @@
 //! `host status`, `kargs`: verbs that only look.
 
-use ::deploy::firstboot::{self, Record};
 use ::deploy::{json, status};
 use serde_json::{Value, json};
 use sys::Exit;
@@ -26,7 +25,7 @@ pub struct KargsArgs {
 }
 
 pub fn run(root: &Root, args: Args) -> anyhow::Result<Exit> {
-    let mut status = match Session::open(root, "status", Access::Read) {
+    let status = match Session::open(root, "status", Access::Read) {
         Ok(session) => status::json(&session.machine),
         // The ESP is root's alone; what root saw last is there for everybody.
         Err(error) => match json::read::<Value>(&root.paths().status())? {
@@ -34,15 +33,10 @@ pub fn run(root: &Root, args: Args) -> anyhow::Result<Exit> {
             _ => return Err(error),
         },
     };
-    let first_boot = Record::load(root.paths().root())?;
     if args.json {
-        status["first_boot"] = serde_json::to_value(&first_boot)?;
         print_json(&status);
-        return Ok(Exit::Done);
-    }
-    print!("{}", status::text(&status, args.verbose));
-    if let Some(record) = first_boot.filter(|_| args.verbose) {
-        print!("{}", firstboot::text(&record));
+    } else {
+        print!("{}", status::text(&status, args.verbose));
     }
     Ok(Exit::Done)
 }
