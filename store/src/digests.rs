@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FlockOperation;
 
-use crate::{Checksum, Error, Repo, verity};
+use crate::{Checksum, Error, Mode, ObjectType, Repo, verity};
 
 const RECORD: usize = 64;
 
@@ -74,6 +74,13 @@ impl Digests {
     pub fn of(&self, repo: &Repo, file: &Checksum) -> Result<[u8; 32], Error> {
         if let Some(digest) = self.get(file) {
             return Ok(digest);
+        }
+        // On a machine the kernel knows: no content is read. In an archive the file is compressed.
+        if repo.mode() == Mode::BareUser {
+            if let Ok(digest) = verity::measure(&repo.open_raw(ObjectType::File, file)?) {
+                self.insert(file, digest);
+                return Ok(digest);
+            }
         }
         let object = repo.open_file(file)?;
         let digest = verity::digest_of(object.content).map_err(|e| Error::io(format!("reading file {file}"), e))?;
