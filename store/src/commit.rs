@@ -151,12 +151,13 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// The sizes a commit records, if it does and they can be read.
+/// The sizes that a commit's metadata (or detached metadata) records, if it does and they can be read.
 pub fn recorded_sizes(metadata: &Dict) -> Option<Vec<Size>> {
     metadata.get(SIZES)?.as_bytes_array()?.iter().map(|entry| Size::decode(entry)).collect()
 }
 
-fn sizes(repo: &Repo, tree: &Checksum, meta: &Checksum) -> Result<Vec<Vec<u8>>, Error> {
+/// The size of every object of a tree in an archive, as commits and publishers record them.
+pub fn sizes(repo: &Repo, tree: &Checksum, meta: &Checksum) -> Result<Vec<Vec<u8>>, Error> {
     let mut objects = Objects::default();
     repo.reach(tree, meta, &mut objects)?;
     let mut all = Vec::new();

@@ -47,7 +47,7 @@ fn odd_tree(dir: &Path) -> PathBuf {
     fs::write(tree.join("usr/bin/setuid"), "#!/bin/sh\n").unwrap();
     fs::set_permissions(tree.join("usr/bin/setuid"), fs::Permissions::from_mode(0o6755)).unwrap();
     fs::write(tree.join("usr/bin/secret"), "mode 0\n").unwrap();
-    fs::set_permissions(tree.join("usr/bin/secret"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(tree.join("usr/bin/secret"), fs::Permissions::from_mode(0o0)).unwrap();
     fs::set_permissions(tree.join("usr/empty dir"), fs::Permissions::from_mode(0o1777)).unwrap();
     symlink("../../etc/nowhere", tree.join("usr/bin/dangling")).unwrap();
     symlink("ü".repeat(900), tree.join("usr/bin/long")).unwrap();
@@ -173,7 +173,9 @@ fn we_read_what_stock_writes() {
     ostree(&theirs, &["commit", "-b", "a/b", "-s", "one", "--generate-sizes", metadata[0], metadata[1], &from]);
     fs::write(tree.join("etc/added"), "new").unwrap();
     ostree(&theirs, &["commit", "-b", "a/b", "-s", "two", metadata[0], &from]);
-    let theirs = Repo::open(&theirs).unwrap();
+    let empty_detached = Repo::open(&theirs).unwrap();
+    assert_eq!(empty_detached.load_detached(&empty_detached.resolve("a/b").unwrap()).unwrap(), None);
+    let theirs = empty_detached;
     let two = theirs.resolve("a/b").unwrap();
     let one = theirs.resolve("a/b^").unwrap();
     assert_eq!(theirs.resolve(&one.to_hex()[..10]).unwrap(), one);

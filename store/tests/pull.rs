@@ -213,7 +213,8 @@ fn server_gone_in_the_middle_then_resumed() {
 
 #[test]
 fn tampered_and_truncated_objects_are_named_and_never_stored() {
-    let stories: [(&str, &str, fn(&Path)); 6] = [
+    type Story = (&'static str, &'static str, fn(&Path));
+    let stories: [Story; 6] = [
         ("one bit of a file", "filez", |path| {
             let mut bytes = fs::read(path).unwrap();
             let last = bytes.len() - 20;
@@ -361,6 +362,40 @@ fn path_traversal_in_a_dirtree_is_refused() {
     let error = pull::http(&world.options(&server.url()), &target).unwrap_err();
     assert!(text(&error).contains("cannot be the name of a file"), "{}", text(&error));
     assert!(!target.has(ObjectType::DirTree, &tree));
+}
+
+#[test]
+fn sizes_beside_the_signatures_tell_and_do_not_bind() {
+    let world = World::new();
+    // A commit from a repository that compresses nothing cannot know the sizes; its publisher does.
+    let tree = import::tree(&world.origin, &tree(3)).unwrap();
+    let commit = Builder::new(tree.root_tree, tree.root_meta, 2000).bind(REF).write(&world.origin).unwrap();
+    sign_commit(&world.origin, &commit, &world.key).unwrap();
+    let sizes = store::commit::sizes(&world.origin, &tree.root_tree, &tree.root_meta).unwrap();
+    let mut detached = world.origin.load_detached(&commit).unwrap().unwrap();
+    detached.insert(store::commit::SIZES.into(), store::Value::BytesArray(sizes));
+    world.origin.write_detached(&commit, &detached).unwrap();
+    world.origin.set_ref(REF, &commit).unwrap();
+    let server = world.serve(serve::Options::default());
+    let options = world.options(&server.url());
+    let remote = pull::Remote::open(&options).unwrap();
+    let target = world.target("t", Mode::BareUser);
+    let verified = remote.commit(REF, &target).unwrap();
+    let missing = remote.missing(&verified, &target).unwrap();
+    let outcome = remote.fetch(REF, &verified, &target).unwrap();
+    assert_eq!((missing.objects, missing.bytes), (outcome.fetched, outcome.bytes));
+    let kept = target.load_detached(&commit).unwrap().unwrap();
+    assert!(kept.contains_key(store::sign::KEY) && !kept.contains_key(store::commit::SIZES));
+
+    // Nothing signs them: wrong ones change what is shown, never what is accepted.
+    let wrong = store::commit::recorded_sizes(&detached).unwrap();
+    let entry = |checksum: &Checksum| [&checksum.0[..], &[1, 1, 1]].concat();
+    let lies = wrong.iter().filter(|s| s.kind == ObjectType::File).map(|s| entry(&s.checksum)).collect();
+    detached.insert(store::commit::SIZES.into(), store::Value::BytesArray(lies));
+    world.origin.write_detached(&commit, &detached).unwrap();
+    let other = world.target("other", Mode::BareUser);
+    pull::http(&options, &other).unwrap();
+    healthy(&other);
 }
 
 #[test]

@@ -45,14 +45,16 @@ fn public_name(file: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+fn taken(path: &Path) -> Refused {
+    let why = format!("{} exists already", path.display());
+    Refused::with_hint(why, "choose another name, or remove the key if nothing needs it")
+}
+
 /// Writes a file that must not exist: a key that is overwritten is lost.
 fn create(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     let mut file = match file {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let why = format!("{} exists already", path.display());
-            return Err(Refused::with_hint(why, "choose another name, or remove the key if nothing needs it").into());
-        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(taken(path).into()),
         file => file.with_context(|| format!("creating {}", path.display()))?,
     };
     file.write_all(text.as_bytes())
@@ -63,8 +65,10 @@ fn create(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
 fn new(file: &Path) -> anyhow::Result<Exit> {
     let key = SecretKey::generate().context("asking the kernel for random numbers")?;
     let public = public_name(file);
-    if public.exists() {
-        return Err(Refused::new(format!("{} exists already", public.display())).into());
+    for path in [file, &public] {
+        if path.exists() {
+            return Err(taken(path).into());
+        }
     }
     create(file, &format!("{}\n", key.to_text()), 0o600)?;
     create(&public, &format!("{}\n", key.public()), 0o644)?;

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use store::commit::SIZES;
 use store::pull::{self, LocalOptions, PullError};
 use store::sign::Keyring;
-use store::{Checksum, Mode, Repo, summary};
+use store::{Checksum, Mode, Repo, Value, summary};
 use sys::{Exit, Refused, Reporter};
 
 #[derive(Debug, clap::Args)]
@@ -63,6 +64,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     };
     let options = LocalOptions { keyring: keyring.as_ref(), progress: Some(&progress), ..LocalOptions::default() };
     let outcome = pull::local_with(&source, &target, &commit, &options)?;
+    record_sizes(&target, &commit)?;
     // Clients that read the summary find every object of what it names; those that read the ref do as well.
     target.set_ref(&args.name, &commit)?;
     summary::write(&target)?;
@@ -77,6 +79,19 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         println!("{commit}");
     }
     Ok(Exit::Done)
+}
+
+/// Writes the sizes of all objects beside the signatures, where the commit itself could not know them: a machine then
+/// says how much it will fetch before it begins.
+fn record_sizes(target: &Repo, commit: &Checksum) -> anyhow::Result<()> {
+    let loaded = target.load_commit(commit)?;
+    let mut detached = target.load_detached(commit)?.unwrap_or_default();
+    if !loaded.metadata.contains_key(SIZES) && !detached.contains_key(SIZES) {
+        let sizes = store::commit::sizes(target, &loaded.root_tree, &loaded.root_meta)?;
+        detached.insert(SIZES.to_owned(), Value::BytesArray(sizes));
+        target.write_detached(commit, &detached)?;
+    }
+    Ok(())
 }
 
 fn keyring(files: &[PathBuf]) -> anyhow::Result<Option<Keyring>> {

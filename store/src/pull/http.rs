@@ -156,9 +156,9 @@ impl<'a> Remote<'a> {
         Ok(verified)
     }
 
-    /// What is missing here of a commit, where the commit records sizes.
+    /// What is missing here of a commit, where its sizes were recorded.
     pub fn missing(&self, verified: &Verified, repo: &Repo) -> Option<Missing> {
-        super::missing(repo, &verified.commit)
+        verified.missing(repo)
     }
 
     /// Fetches what is missing of a commit, and remembers the ref.

@@ -221,17 +221,33 @@ pub struct Missing {
     pub unpacked: u64,
 }
 
-/// Counts the objects of a commit that `repo` lacks; `None` when the commit does not record sizes.
-pub fn missing(repo: &Repo, commit: &Commit) -> Option<Missing> {
+impl Verified {
+    /// The sizes of the commit's objects, and whether a signature covers them. A commit made where nothing is
+    /// compressed does not know them; who publishes it writes them beside its signatures. Those are good for progress
+    /// and for a look at the free space, and nothing is refused because of them.
+    fn sizes(&self) -> Option<(Vec<Size>, bool)> {
+        match commit::recorded_sizes(&self.commit.metadata) {
+            Some(sizes) => Some((sizes, true)),
+            None => Some((commit::recorded_sizes(self.detached.as_ref()?)?, false)),
+        }
+    }
+
+    /// Counts the objects that `repo` lacks; `None` when nobody recorded sizes.
+    pub fn missing(&self, repo: &Repo) -> Option<Missing> {
+        Some(count_missing(repo, &self.sizes()?.0))
+    }
+}
+
+fn count_missing(repo: &Repo, sizes: &[Size]) -> Missing {
     let mut missing = Missing::default();
-    for size in commit::recorded_sizes(&commit.metadata)? {
+    for size in sizes {
         if !repo.has(size.kind, &size.checksum) {
             missing.objects += 1;
             missing.bytes = missing.bytes.saturating_add(size.archived);
-            missing.unpacked = missing.unpacked.saturating_add(occupied(repo, &size));
+            missing.unpacked = missing.unpacked.saturating_add(occupied(repo, size));
         }
     }
-    Some(missing)
+    missing
 }
 
 fn occupied(repo: &Repo, size: &Size) -> u64 {
@@ -281,6 +297,8 @@ struct Job<'a> {
     staging: &'a Staging<'a>,
     rules: &'a Rules<'a>,
     sizes: HashMap<(ObjectType, Checksum), Size>,
+    /// Whether an object of another size is to be refused.
+    signed: bool,
     objects: AtomicU64,
     objects_total: AtomicU64,
     bytes: AtomicU64,
@@ -296,9 +314,9 @@ pub(crate) fn fetch_objects(
     verified: &Verified,
     rules: &Rules<'_>,
 ) -> Result<Outcome, PullError> {
-    let sizes = commit::recorded_sizes(&verified.commit.metadata);
-    let missing = missing(repo, &verified.commit);
-    if let Some(missing) = &missing {
+    let (sizes, signed) = verified.sizes().map_or((None, false), |(sizes, signed)| (Some(sizes), signed));
+    let missing = sizes.as_ref().map(|sizes| count_missing(repo, sizes));
+    if let Some(missing) = missing.filter(|_| signed) {
         check_space(repo, missing.unpacked)?;
     }
     let partial = repo.partial_path(&verified.checksum);
@@ -313,6 +331,7 @@ pub(crate) fn fetch_objects(
         staging: &staging,
         rules,
         sizes: sizes.into_iter().flatten().map(|size| ((size.kind, size.checksum), size)).collect(),
+        signed,
         objects: AtomicU64::new(0),
         objects_total: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
@@ -329,8 +348,12 @@ pub(crate) fn fetch_objects(
         staging.write_metadata(ObjectType::Commit, &verified.commit.bytes)?;
         staging.flush()?;
     }
-    if let Some(detached) = &verified.detached {
-        repo.write_detached(&verified.checksum, detached)?;
+    if let Some(mut detached) = verified.detached.clone() {
+        // Sizes in the archive they were fetched from.
+        if repo.mode() != Mode::Archive {
+            detached.remove(commit::SIZES);
+        }
+        repo.write_detached(&verified.checksum, &detached)?;
     }
     sys::file::remove(&partial).map_err(state)?;
     Ok(Outcome {
@@ -453,7 +476,7 @@ impl Job<'_> {
     }
 
     fn file(&self, checksum: &Checksum) -> Result<(), PullError> {
-        let size = self.size(ObjectType::File, checksum);
+        let size = self.size(ObjectType::File, checksum).filter(|_| self.signed);
         let arrived = AtomicU64::new(0);
         let count = |bytes: u64| {
             let before = arrived.fetch_add(bytes, Ordering::Relaxed);

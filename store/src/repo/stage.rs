@@ -426,9 +426,9 @@ impl<'r> Staging<'r> {
         let meta = read::read_filez_header(&mut rest).map_err(FilezError::Stream)?;
         check_declared(&meta, size).map_err(FilezError::Stream)?;
         let store = |e| FilezError::Store(self.error(ObjectType::File, checksum, e));
-        let mut temp = self.temp().map_err(store)?;
+        let temp = self.temp().map_err(store)?;
         let (hasher, stored) = if (head.len() as u64) < WHOLE && meta.size <= IN_MEMORY {
-            self.filez_whole(&meta, &head, rest, &mut temp.file)
+            self.filez_whole(&meta, &head, rest, &temp.file)
         } else {
             let mut raw = io::Cursor::new(&head).chain(raw);
             self.filez_stream(&meta, &mut raw, &temp.file)

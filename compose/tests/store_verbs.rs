@@ -1,0 +1,212 @@
+//! `slipway key`, `sign`, `publish`, `serve` and `repo` as processes: what a script or a person at a terminal sees.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use sys::{Cmd, Output};
+
+struct World {
+    dir: tempfile::TempDir,
+}
+
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl World {
+    fn new() -> World {
+        let world = World { dir: tempfile::tempdir_in("/var/tmp").unwrap() };
+        fs::create_dir_all(world.path("tree/usr/bin")).unwrap();
+        fs::write(world.path("tree/usr/bin/tool"), "#!/bin/sh\necho tool\n").unwrap();
+        fs::set_permissions(world.path("tree/usr/bin/tool"), fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink("tool", world.path("tree/usr/bin/link")).unwrap();
+        fs::write(world.path("tree/version"), "1\n").unwrap();
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn cmd(&self, args: &[&str]) -> Cmd {
+        Cmd::new(env!("CARGO_BIN_EXE_slipway")).args(args).dir(self.dir.path()).env_remove("SOURCE_DATE_EPOCH")
+    }
+
+    fn out(&self, args: &[&str]) -> Output {
+        self.cmd(args).output().unwrap()
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        self.cmd(args).run().unwrap().text()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(args)).unwrap()
+    }
+
+    fn refused(&self, args: &[&str]) -> String {
+        let output = self.out(args);
+        assert_eq!(output.code, 3, "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stdout.is_empty());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn commit(&self, timestamp: &str) -> String {
+        let args = ["repo", "--repo", "build", "commit", "-b", "os/x", "-s", "news", "--timestamp", timestamp, "tree"];
+        self.ok(&args)
+    }
+
+    fn serve(&self, args: &[&str]) -> (Serving, String) {
+        let mut command = self.cmd(&["serve"]).args(args).to_command();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        (Serving(child), line.trim_end().to_owned())
+    }
+}
+
+#[test]
+fn a_key_is_made_once_and_is_secret() {
+    let world = World::new();
+    let public = world.ok(&["key", "new", "k"]);
+    assert_eq!(fs::metadata(world.path("k")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_to_string(world.path("k.pub")).unwrap(), format!("{public}\n"));
+    assert_eq!(world.ok(&["key", "show", "k"]), public);
+    assert_eq!(world.ok(&["key", "show", "k.pub"]), public);
+    assert_eq!(world.json(&["key", "show", "k", "--json"])["public"], public.as_str());
+    let secret = fs::read_to_string(world.path("k")).unwrap();
+    assert!(world.refused(&["key", "new", "k"]).contains("k exists already"));
+    assert_eq!(fs::read_to_string(world.path("k")).unwrap(), secret, "never overwritten");
+}
+
+#[test]
+fn commit_sign_publish_serve_pull() {
+    let world = World::new();
+    world.ok(&["key", "new", "k"]);
+    world.ok(&["key", "new", "other"]);
+    world.ok(&["repo", "--repo", "build", "init", "--mode", "bare-user"]);
+    let first = world.commit("1700000000");
+    assert_ne!(world.commit("1700000000"), first, "it has a parent now");
+    world.ok(&["repo", "--repo", "build", "refs", "--delete", "os/x"]);
+    assert_eq!(world.commit("1700000000"), first, "same inputs, same commit");
+
+    let publish = ["publish", "os/x", "--repo", "build", "public"];
+    let text = world.refused(&publish);
+    assert!(text.contains("is not signed") && text.contains("hint: sign it"), "{text}");
+    assert!(!world.path("public").exists());
+
+    // From a file, from the environment, from a descriptor.
+    world.ok(&["sign", "os/x", "--repo", "build", "--key", "k"]);
+    let secret = fs::read_to_string(world.path("other")).unwrap();
+    world.cmd(&["sign", "os/x", "--repo", "build", "--key-env", "SECRET"]).env("SECRET", secret.trim()).run().unwrap();
+    let mut by_fd = world.cmd(&["sign", "os/x", "--repo", "build", "--key-fd", "0"]).to_command();
+    assert!(by_fd.stdin(File::open(world.path("k")).unwrap()).stdout(Stdio::null()).status().unwrap().success());
+    assert_eq!(world.json(&["repo", "--repo", "build", "show", "os/x", "--json"])["signatures"], 2);
+
+    world.ok(&["key", "new", "stranger"]);
+    let text = world.refused(&["publish", "os/x", "--repo", "build", "public", "--keyring", "stranger.pub"]);
+    assert!(text.contains("none of the commit's 2 signatures"), "{text}");
+    assert!(world.ok(&["publish", "os/x", "--repo", "build", "public", "--dry-run"]).is_empty());
+    assert!(!world.path("public").exists());
+    let done = world.json(&["publish", "os/x", "--repo", "build", "public", "--keyring", "k.pub", "--json"]);
+    assert_eq!(done["commit"], first.as_str());
+    world.ok(&["repo", "--repo", "public", "fsck", "--quiet"]);
+    let again = world.json(&["publish", "os/x", "--repo", "build", "public", "--json"]);
+    assert_eq!(again["objects"], 0);
+
+    let (_serving, url) = world.serve(&["public", "--log", "log"]);
+    world.ok(&["repo", "--repo", "machine", "init", "--mode", "bare-user"]);
+    let text = world.refused(&["repo", "--repo", "machine", "pull", &url, "os/x"]);
+    assert!(text.contains("--keyring"), "{text}");
+    let output = world.out(&["repo", "--repo", "machine", "pull", &url, "os/x", "--keyring", "stranger.pub"]);
+    assert_eq!(output.code, 1);
+    let pulled = world.cmd(&["repo", "--repo", "machine", "pull", &url, "os/x", "--keyring", "k.pub"]).run().unwrap();
+    assert_eq!(pulled.text(), first);
+    assert!(String::from_utf8_lossy(&pulled.stderr).contains(": 7 objects"), "the size is known before");
+    let log = fs::read_to_string(world.path("log")).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|l| l["path"] == "/refs/heads/os/x" && l["status"] == 200), "{log}");
+
+    // An older commit is not published over a newer one.
+    fs::write(world.path("tree/version"), "0\n").unwrap();
+    world.commit("1600000000");
+    world.ok(&["sign", "os/x", "--repo", "build", "--key", "k"]);
+    let text = world.refused(&publish);
+    assert!(text.contains("downgrade") && text.contains("--allow-downgrade"), "{text}");
+}
+
+#[test]
+fn a_repository_is_looked_into() {
+    let world = World::new();
+    world.ok(&["repo", "--repo", "build", "init"]);
+    let one = world.commit("1700000000");
+    fs::write(world.path("tree/version"), "2\n").unwrap();
+    fs::write(world.path("tree/added"), "").unwrap();
+    fs::remove_file(world.path("tree/usr/bin/link")).unwrap();
+    let two = world.commit("1700000001");
+    let repo = |args: &[&str]| world.ok(&[&["repo", "--repo", "build"], args].concat());
+    assert_eq!(repo(&["refs"]), format!("{two} os/x"));
+    assert_eq!(repo(&["cat", "os/x^", "/version", "/version"]), "1\n1");
+    assert_eq!(repo(&["diff", "os/x"]), "A    /added\nD    /usr/bin/link\nM    /version");
+    assert_eq!(repo(&["diff", &one, &one]), "");
+    let log = repo(&["log", "os/x"]);
+    assert!(log.contains(&format!("commit {two}\nParent:  {one}\nDate:    2023-11-14 22:13:21 +0000")), "{log}");
+    assert_eq!(world.json(&["repo", "--repo", "build", "log", "os/x", "--json"]).as_array().unwrap().len(), 2);
+    let listing = repo(&["ls", "-R", &one, "/usr"]);
+    assert!(listing.contains("/usr/bin/link -> tool") && listing.lines().count() == 4, "{listing}");
+    assert!(repo(&["ls", &one]).contains("-00644"));
+    let listing = world.json(&["repo", "--repo", "build", "ls", &one, "usr/bin/tool", "--json"]);
+    assert_eq!((&listing[0]["mode"], &listing[0]["size"]), (&"00755".into(), &20.into()));
+    let missing = world.out(&["repo", "--repo", "build", "cat", "os/x", "/none"]);
+    assert!(missing.code == 1 && String::from_utf8_lossy(&missing.stderr).contains("has no /none"));
+
+    repo(&["checkout", "-U", "os/x", "out"]);
+    assert_eq!(fs::read_to_string(world.path("out/version")).unwrap(), "2\n");
+    assert!(repo(&["prune", "--depth", "0", "--json"]).contains("\"deleted\":"));
+    assert_eq!(world.out(&["repo", "--repo", "build", "log", &one]).code, 1);
+    let object =
+        world.json(&["repo", "--repo", "build", "ls", "os/x", "/version", "--json"])[0]["checksum"].to_string();
+    let object = object.trim_matches('"');
+    let file = world.path(&format!("build/objects/{}/{}.filez", &object[..2], &object[2..]));
+    fs::write(&file, "damaged").unwrap();
+    let check = world.out(&["repo", "--repo", "build", "fsck", "--json"]);
+    let report: Value = serde_json::from_slice(&check.stdout).unwrap();
+    assert_eq!((check.code, &report["problems"][0]["checksum"]), (1, &object.into()));
+}
+
+#[test]
+fn a_killed_commit_leaves_nothing_visible() {
+    let world = World::new();
+    for n in 0..3000 {
+        fs::write(world.path(&format!("tree/{n}")), format!("{n}\n").repeat(300)).unwrap();
+    }
+    world.ok(&["repo", "--repo", "build", "init"]);
+    for millis in [20, 60, 120, 200] {
+        let args = ["repo", "--repo", "build", "commit", "-b", "os/x", "tree"];
+        let mut child = world.cmd(&args).to_command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(millis));
+        // Perhaps it was quicker; then there is nothing to kill.
+        let _ = child.kill();
+        child.wait().unwrap();
+        assert_consistent(&world.path("build"));
+    }
+    world.ok(&["repo", "--repo", "build", "commit", "-b", "os/x", "tree"]);
+    assert_consistent(&world.path("build"));
+}
+
+/// Every object that is there is whole, and a ref points to a whole commit.
+fn assert_consistent(repo: &Path) {
+    let repo = store::Repo::open(repo).unwrap();
+    let report = store::fsck::fsck(&repo, &store::fsck::Options::default()).unwrap();
+    assert_eq!(report.problems, []);
+}
