@@ -3,13 +3,16 @@
 //! `/usr/etc/passwd` gives a new machine its accounts; a machine whose `passwd` was changed keeps its own, so a system
 //! user that a later version brings is made by `systemd-sysusers` there. With a number in the line it gets the same id
 //! as in the tree, and files in `/usr` belong to whom they should.
+//!
+//! Lines of packages' sysusers.d files that leave the number open get it in place; accounts that no file has (maintainer
+//! scripts made them) get lines in a file of ours.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::tree::Tree;
 use super::{Error, Runner, Summary};
 
-/// Sorts before every package's file, so its lines win.
+/// Accounts without a line of their own; sorts before every package's file, so its lines win.
 const FILE: &str = "usr/lib/sysusers.d/00-slipway.conf";
 
 /// Ids from here to [`NOBODY`] belong to people.
@@ -123,6 +126,47 @@ impl Accounts {
     }
 }
 
+impl Accounts {
+    /// A sysusers.d file where each line that leaves the number open has the number of this tree. Everything else of a
+    /// line stays, so a package's file goes on being what it is, and no second line for the same account is needed
+    /// (`systemd-sysusers` warns about those on every run).
+    fn pinned(&self, text: &str) -> String {
+        let mut new = String::with_capacity(text.len());
+        for line in text.split_inclusive('\n') {
+            match self.pinned_line(line) {
+                Some(pinned) => new.push_str(&pinned),
+                None => new.push_str(line),
+            }
+        }
+        new
+    }
+
+    fn pinned_line(&self, line: &str) -> Option<String> {
+        let mut words = line.split_whitespace();
+        let (letter, name, id) = (words.next()?, words.next()?, words.next().unwrap_or("-"));
+        let number = match letter.trim_end_matches('!') {
+            "g" if id == "-" => self.groups.iter().find(|g| g.0 == name)?.1.to_string(),
+            "u" => {
+                let user = self.users.iter().find(|u| u.name == name)?;
+                match id.split_once(':') {
+                    Some(("-", group)) => format!("{}:{group}", user.uid),
+                    None if id == "-" && user.uid == user.gid => user.uid.to_string(),
+                    None if id == "-" => format!("{}:{}", user.uid, user.gid),
+                    _ => return None,
+                }
+            }
+            _ => return None,
+        };
+        let letter_end = line.find(letter)? + letter.len();
+        let start = letter_end + line[letter_end..].find(name)? + name.len();
+        let (head, tail) = line.split_at(start);
+        let Some(column) = tail.find(|c: char| !c.is_whitespace()) else {
+            return Some(format!("{head} {number}{tail}"));
+        };
+        Some(format!("{head}{}{number}{}", &tail[..column], &tail[column + id.len()..]))
+    }
+}
+
 /// Accounts that sysusers.d files give a fixed number.
 struct Fixed {
     users: BTreeMap<String, u32>,
@@ -175,12 +219,15 @@ pub(crate) fn pin(
     for name in tree.list("usr/lib/sysusers.d")? {
         let path = format!("usr/lib/sysusers.d/{name}");
         if path != FILE {
+            tree.edit(&path, |text| Some(accounts.pinned(text)))?;
             declared.push_str(&tree.read(&path)?.unwrap_or_default());
             declared.push('\n');
         }
     }
     let text = accounts.sysusers(&declared);
-    summary.pinned_accounts = text.lines().filter(|l| !l.starts_with('#')).count();
+    let system = |id: u32| id < FIRST_PERSON || id == NOBODY;
+    summary.pinned_accounts = accounts.users.iter().filter(|u| system(u.uid)).count()
+        + accounts.groups.iter().filter(|g| system(g.1)).count();
     tree.write(FILE, text, 0o644)?;
     for person in accounts.users.iter().filter(|u| (FIRST_PERSON..NOBODY).contains(&u.uid)) {
         summary.warn(format!(
@@ -236,6 +283,19 @@ mod tests {
                 "m sshd adm",
             ]
         );
+    }
+
+    #[test]
+    fn lines_of_packages_get_their_number_in_place() {
+        let accounts = Accounts::parse(PASSWD, GROUP, SHADOW).unwrap();
+        let text = "# u sshd -\nu sshd -:nogroup \"sshd user\" /run/sshd\nu! systemd-network - \"systemd Network\"\ng kvm  -  -\ng _ssh\n\
+            u root 0 - /root\nu unknown - -\nu nobody - -\nm sshd adm\n";
+        assert_eq!(
+            accounts.pinned(text),
+            "# u sshd -\nu sshd 989:nogroup \"sshd user\" /run/sshd\nu! systemd-network 998 \"systemd Network\"\ng kvm  992  -\ng _ssh 101\n\
+             u root 0 - /root\nu unknown - -\nu nobody 65534 -\nm sshd adm\n"
+        );
+        assert_eq!(accounts.pinned(&accounts.pinned(text)), accounts.pinned(text));
     }
 
     #[test]

@@ -140,7 +140,7 @@ pub struct Summary {
     pub kernel_version: String,
     /// Size of the initramfs.
     pub initramfs_bytes: u64,
-    /// Accounts that got a sysusers.d line.
+    /// System users and groups, each with a fixed id in sysusers.d.
     pub pinned_accounts: usize,
     /// Lines that describe `/var`.
     pub tmpfiles_lines: usize,
