@@ -214,7 +214,9 @@ pub fn stage(
         url: Some(origin.url.clone()),
         signer: signer(verified.signer.as_ref()),
     };
+    let step = Reporter::new().step("examine", 0);
     let target = execute::target(&session.paths, &session.repo, &verified.checksum, came)?;
+    step.done(format!("image {:.1} MB, kernel {}", target.image_size as f64 / 1e6, &target.bootcsum[..10]));
     let plan = plan::stage(&session.machine, &target, downgrade, bad).map_err(refused)?;
     eprint!("{plan}");
     if plan.is_empty() {
