@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! tmp/slipway-PID-N/      locked by its writer; one without a living writer is a leftover and goes
-//!   0, 1, 2 …             objects being written
+//!   0/0, 1/1 … 0/16 …     objects being written, in several directories: threads that create files in one wait for it
 //! flush():  syncfs  ->  rename each to objects/ab/cdef….EXT  ->  fsync of the directories
 //! ```
 //! A killed writer leaves nothing visible; a name that is visible has its whole content, also after a power cut.
@@ -31,6 +31,8 @@ use crate::{Checksum, Error};
 pub(crate) const IN_MEMORY: u64 = 64 << 20;
 /// A `.filez` smaller than this is inflated in memory, in one go.
 const WHOLE: u64 = 4 << 20;
+/// Directories that a batch is spread over.
+const SHARDS: u64 = 8;
 /// No file of a tree is larger, unless a signed commit says so.
 const MAX_FILE: u64 = 64 << 30;
 /// Level 6, as the stock tools'.
@@ -140,6 +142,8 @@ pub struct Staging<'r> {
     verity: Verity,
     state: Mutex<State>,
     next: AtomicU64,
+    /// A bit for each directory that was made.
+    shards: AtomicU64,
 }
 
 #[derive(Default)]
@@ -174,8 +178,8 @@ impl Repo {
             || rustix::fs::open(&dir, OFlags::DIRECTORY | OFlags::CLOEXEC, Bits::empty()).map_err(io::Error::from);
         let (fd, own) = (open().map_err(io)?, open().map_err(io)?);
         rustix::fs::flock(&own, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|e| io(e.into()))?;
-        let (state, next) = (Mutex::default(), AtomicU64::new(0));
-        Ok(Staging { repo: self, dir, fd, _own: own, _shared: shared, verity, state, next })
+        let (state, next, shards) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Staging { repo: self, dir, fd, _own: own, _shared: shared, verity, state, next, shards })
     }
 }
 
@@ -246,16 +250,22 @@ impl<'r> Staging<'r> {
     }
 
     fn temp(&self) -> io::Result<Temp<'_, 'r>> {
-        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let shard = number % SHARDS;
+        if number < SHARDS {
+            rustix::fs::mkdirat(&self.fd, shard.to_string(), Bits::from_raw_mode(0o755))?;
+            self.shards.fetch_or(1 << shard, Ordering::Release);
+        }
+        // The thread that makes this directory may not have come to it yet; the top will do as well.
+        let made = self.shards.load(Ordering::Acquire) & (1 << shard) != 0;
+        let name = if made { format!("{shard}/{number}") } else { format!("t{number}") };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(&self.fd, &name, flags, Bits::from_raw_mode(0o644))?);
         Ok(Temp { staging: self, name, file, kept: false })
     }
 
     /// Gives a complete file its place in the batch.
-    fn keep(&self, mut temp: Temp<'_, 'r>, mode: u32, target: String, stored: u64) -> io::Result<()> {
-        // The umask has no say in a repository.
-        rustix::fs::fchmod(&temp.file, Bits::from_raw_mode(mode))?;
+    fn keep(&self, mut temp: Temp<'_, 'r>, target: String, stored: u64) -> io::Result<()> {
         temp.kept = true;
         let mut state = self.lock();
         state.ready.push((temp.name.clone(), target));
@@ -270,7 +280,8 @@ impl<'r> Staging<'r> {
             let write = || {
                 let mut temp = self.temp()?;
                 temp.file.write_all(bytes)?;
-                self.keep(temp, 0o644, path_with_extension(&checksum, kind.extension()), bytes.len() as u64)
+                readable(&temp.file)?;
+                self.keep(temp, path_with_extension(&checksum, kind.extension()), bytes.len() as u64)
             };
             write().map_err(|e| self.error(kind, &checksum, e))?;
         }
@@ -316,7 +327,8 @@ impl<'r> Staging<'r> {
     fn finish_file(&self, mut temp: Temp<'_, 'r>, meta: &FileMeta, sum: &Checksum, stored: u64) -> io::Result<()> {
         let target = self.repo.loose_path(ObjectType::File, sum);
         if self.repo.mode == Mode::Archive {
-            return self.keep(temp, 0o644, target, stored);
+            readable(&temp.file)?;
+            return self.keep(temp, target, stored);
         }
         rustix::fs::fsetxattr(&temp.file, OSTREE_META, &meta.encode_bare_user(), XattrFlags::empty())?;
         let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
@@ -330,7 +342,7 @@ impl<'r> Staging<'r> {
             temp.file = File::from(rustix::fs::openat(&self.fd, &temp.name, flags, Bits::empty())?);
             enable_verity(&temp.file, self.verity)?;
         }
-        self.keep(temp, mode, target, stored)
+        self.keep(temp, target, stored)
     }
 
     /// Header and deflate stream of a `.filez`.
@@ -387,7 +399,8 @@ impl<'r> Staging<'r> {
             let write = || {
                 let mut temp = self.temp()?;
                 temp.file.write_all(bytes)?;
-                self.keep(temp, 0o644, path_with_extension(checksum, kind.extension()), bytes.len() as u64)
+                readable(&temp.file)?;
+                self.keep(temp, path_with_extension(checksum, kind.extension()), bytes.len() as u64)
             };
             write().map_err(|e| self.error(kind, checksum, e))?;
         }
@@ -521,6 +534,11 @@ impl<'r> Staging<'r> {
         }
         Ok(())
     }
+}
+
+/// Mode 0644: the umask has no say in a repository.
+fn readable(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fchmod(file, Bits::from_raw_mode(0o644))?)
 }
 
 /// Copies what it reads to a file, if there is one.
