@@ -61,6 +61,7 @@ fn run(args: Args) -> Result<Exit> {
     let source = args.source.canonicalize()?;
     let build = dir.join("build-repo");
     let repo = dir.join("repo");
+    let work = scratch(&dir);
     let key = dir.join("signing.key");
     let mut story = Story::begin(&dir, &source)?;
     eprintln!("Slipway: compose, boot, upgrade, roll back. Everything is recorded in {}", story.path("transcript.txt"));
@@ -82,7 +83,7 @@ fn run(args: Args) -> Result<Exit> {
                 .arg("--cachedir")
                 .arg(&args.cache)
                 .arg("--workdir")
-                .arg(dir.join("work"))
+                .arg(work.path())
                 .arg("--local-packages")
                 .arg(&args.packages)
                 .arg("--sign-key")
@@ -158,7 +159,7 @@ fn run(args: Args) -> Result<Exit> {
         Ok("same engine, same image".into())
     })?;
     story.step("change /etc, add a user", |story| {
-        machine.shell(story, "echo 'changed by the operator' > /etc/motd && useradd -m operator && id -u operator")
+        machine.shell(story, "echo 'changed by the operator' > /etc/motd && useradd -m alice && id -u alice")
     })?;
 
     story.step("compose version 2", |story| compose(story, "2", "v2.yaml"))?;
@@ -176,7 +177,7 @@ fn run(args: Args) -> Result<Exit> {
         ensure!(status["booted"]["level"] == "verified", "the boot is not verified: {status:#}");
         let motd = machine.shell(story, "cat /etc/motd")?;
         ensure!(motd == "changed by the operator", "the change in /etc is lost: {motd}");
-        machine.shell(story, "id operator")?;
+        machine.shell(story, "id alice")?;
         machine.shell(story, "podman container exists web")?;
         machine.shell(story, "podman start web")?;
         Ok("container, local change in /etc and user are still there".into())
@@ -202,6 +203,37 @@ fn treefile(source: &Path, parent: &str) -> String {
         "include: {}\nremotes:\n  default:\n    url: http://{UPDATES}\n    ref: {REF}\n    keys: [signing.key.pub]\n",
         source.join("treefiles").join(parent).display()
     )
+}
+
+/// Where trees are put together: in memory where there is plenty, because hundreds of megabytes of small files are
+/// written once and removed again.
+fn scratch(dir: &Path) -> Scratch {
+    let memory = Path::new("/dev/shm");
+    let free = free_bytes(memory);
+    let base = if free > 6 << 30 { memory } else { dir };
+    Scratch(base.join(format!("slipway-demo-{}", std::process::id())))
+}
+
+/// Bytes that can be written below `path`; 0 where nobody can tell.
+fn free_bytes(path: &Path) -> u64 {
+    let text = Cmd::new("df").args(["--output=avail", "-B1"]).arg(path).run().map(|o| o.text()).unwrap_or_default();
+    text.lines().last().and_then(|l| l.trim().parse().ok()).unwrap_or(0)
+}
+
+/// A directory that goes with the demo.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left is in the way of nobody.
+        let _ = sys::file::remove_tree(&self.0);
+    }
 }
 
 /// Disk space taken, as a person reads it.
