@@ -46,6 +46,8 @@ pub struct World {
     pub slipway: PathBuf,
     /// Where machines and logs lie.
     pub dir: PathBuf,
+    /// Takes states that an earlier run left, if they were made from the same commits.
+    pub reuse: bool,
     /// A state that failed to come about fails each scenario that needs it, with the same words, at once.
     states: RefCell<BTreeMap<State, Result<Saved, String>>>,
 }
@@ -53,7 +55,7 @@ pub struct World {
 impl World {
     /// A world whose files lie in `dir`.
     pub fn new(artifacts: Artifacts, slipway: PathBuf, dir: PathBuf) -> World {
-        World { artifacts, slipway, dir, states: RefCell::default() }
+        World { artifacts, slipway, dir, reuse: false, states: RefCell::default() }
     }
 
     /// The machine that every scenario uses. Its devices have to stay the same for a state to be continued; where its
@@ -100,6 +102,11 @@ impl World {
     }
 
     fn bring_about(&self, state: State, dir: &Path) -> Result<Saved> {
+        let (memory, made_from) = (dir.join("memory"), dir.join("commits"));
+        let commits = format!("{} {}\n", self.artifacts.v1, self.artifacts.v2);
+        if self.reuse && std::fs::read_to_string(&made_from).is_ok_and(|text| text == commits) {
+            return Ok(Saved { dir: dir.to_owned(), memory });
+        }
         sys::file::remove_tree(dir)?;
         std::fs::create_dir_all(dir)?;
         let server = Server::start(&self.slipway, &self.artifacts.repo, &dir.join("serve.log"), &[])?;
@@ -115,8 +122,8 @@ impl World {
                 guest
             }
         };
-        let memory = dir.join("memory");
         guest.0.suspend(&memory)?;
+        std::fs::write(&made_from, commits)?;
         Ok(Saved { dir: dir.to_owned(), memory })
     }
 }

@@ -38,6 +38,9 @@ struct Args {
     /// Where machines and logs lie.
     #[arg(long, default_value = "target/test/scenarios")]
     dir: PathBuf,
+    /// Continues the machines of an earlier run with the same artifacts instead of booting new ones first.
+    #[arg(long)]
+    reuse: bool,
 }
 
 fn main() -> ExitCode {
@@ -57,7 +60,8 @@ fn run(args: &Args) -> Result<Exit> {
     }
     std::fs::create_dir_all(&args.dir).with_context(|| format!("creating {}", args.dir.display()))?;
     let slipway = args.slipway.canonicalize().with_context(|| format!("finding {}", args.slipway.display()))?;
-    let world = World::new(Artifacts::load(&args.artifacts)?, slipway, args.dir.canonicalize()?);
+    let mut world = World::new(Artifacts::load(&args.artifacts)?, slipway, args.dir.canonicalize()?);
+    world.reuse = args.reuse;
     let mut cases = Vec::new();
     for scenario in chosen {
         let start = Instant::now();
