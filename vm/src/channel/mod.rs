@@ -320,6 +320,105 @@ pub(crate) fn first_line(script: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A guest that answers each `run` with what `answer` makes of the script, over real sockets.
+    struct Fake {
+        dir: tempfile::TempDir,
+    }
+
+    /// What a fake guest does with one request.
+    enum Answer {
+        /// Writes this to standard output and ends with the code.
+        Ends(&'static str, i32),
+        /// Restarts in the middle of the output.
+        Restarts,
+        /// Says nothing.
+        Hangs,
+    }
+
+    fn fake(answers: Vec<Answer>) -> Fake {
+        use std::io::BufRead;
+        let dir = tempfile::tempdir().unwrap();
+        let bind =
+            |name: &str| std::os::unix::net::UnixListener::bind(dir.path().join(format!("{name}.sock"))).unwrap();
+        let listeners = PORTS.map(bind);
+        std::thread::spawn(move || {
+            let [mut control, mut out, mut err] = listeners.map(|l| l.accept().unwrap().0);
+            let mut lines = std::io::BufReader::new(control.try_clone().unwrap()).lines();
+            let (mut boot, mut session, mut answers) = (1, "-".to_owned(), answers.into_iter());
+            while let Some(Ok(line)) = lines.next() {
+                let words: Vec<&str> = line.split(' ').collect();
+                match words[..] {
+                    ["attach", new] => {
+                        session = new.to_owned();
+                        control.write_all(format!("\nhello 1 b{boot} {session}\n").as_bytes()).unwrap();
+                    }
+                    ["run", of, id, _size] if of == session => {
+                        let _script = lines.next();
+                        let mark = |end: char| format!("\x1e{session}.{id}{end}\x1e");
+                        for port in [&mut out, &mut err] {
+                            port.write_all(mark('+').as_bytes()).unwrap();
+                        }
+                        match answers.next() {
+                            Some(Answer::Ends(text, code)) => {
+                                out.write_all(format!("{text}{}", mark('-')).as_bytes()).unwrap();
+                                err.write_all(mark('-').as_bytes()).unwrap();
+                                control.write_all(format!("\ndone {id} {code}\n").as_bytes()).unwrap();
+                            }
+                            Some(Answer::Restarts) => {
+                                boot += 1;
+                                session = "-".to_owned();
+                                out.write_all(b"half a li").unwrap();
+                                control.write_all(format!("\ndone\nhello 1 b{boot} -\n").as_bytes()).unwrap();
+                            }
+                            Some(Answer::Hangs) | None => {}
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        });
+        Fake { dir }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    fn run(channel: &mut Channel, script: &str, deadline: Instant) -> std::result::Result<(i32, Vec<u8>), Stop> {
+        let mut written = Vec::new();
+        let code = channel.run(script, b"", deadline, &mut |_, bytes| written.extend_from_slice(bytes))?;
+        Ok((code, written))
+    }
+
+    #[test]
+    fn a_restart_ends_the_request_and_the_next_boot_takes_the_next_one() {
+        let guest = fake(vec![Answer::Ends("one", 3), Answer::Restarts, Answer::Ends("two", 0)]);
+        let mut channel = Channel::connect(guest.dir.path(), soon()).unwrap();
+        assert_eq!(run(&mut channel, "first", soon()).unwrap(), (3, b"one".to_vec()));
+        assert_eq!(channel.boot(), Some("b1"));
+        let stop = run(&mut channel, "second", soon()).unwrap_err();
+        assert!(matches!(stop, Stop::Error(Error::Rebooted(ref script)) if script == "second"), "{stop:?}");
+        assert_eq!(channel.wait_boot(Some("b1"), soon()).unwrap(), "b2");
+        assert_eq!(run(&mut channel, "third", soon()).unwrap(), (0, b"two".to_vec()));
+    }
+
+    #[test]
+    fn a_request_that_hangs_ends_at_its_deadline_and_leaves_the_channel_usable() {
+        let guest = fake(vec![Answer::Hangs, Answer::Ends("after", 0)]);
+        let mut channel = Channel::connect(guest.dir.path(), soon()).unwrap();
+        let stop = run(&mut channel, "hang", Instant::now() + Duration::from_millis(300)).unwrap_err();
+        assert!(matches!(stop, Stop::Late), "{stop:?}");
+        assert_eq!(run(&mut channel, "next", soon()).unwrap(), (0, b"after".to_vec()));
+    }
+
+    #[test]
+    fn two_clients_do_not_share_a_machine() {
+        let guest = fake(vec![]);
+        let _first = Channel::connect(guest.dir.path(), soon()).unwrap();
+        let error = Channel::connect(guest.dir.path(), Instant::now()).unwrap_err();
+        assert!(error.to_string().contains("another command"), "{error}");
+    }
+
     #[test]
     fn the_agent_is_valid_bash() {
         sys::Cmd::new("bash").args(["-n", "/dev/stdin"]).stdin(AGENT).run().unwrap();
