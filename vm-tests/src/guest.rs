@@ -61,22 +61,22 @@ impl Guest {
     pub fn on(&self, commit: &str) -> Result<Value> {
         let status = self.status()?;
         let booted = status["booted"]["commit"].as_str().unwrap_or("nothing");
-        ensure!(booted == commit, "{booted} is booted, not {commit}: {status:#}");
-        ensure!(status["booted"]["level"] == "verified", "the boot is not verified: {status:#}");
+        ensure!(booted == commit, "{booted} is booted, not {commit}:\n{}", summary(&status));
+        ensure!(status["booted"]["level"] == "verified", "the boot is not verified:\n{}", summary(&status));
         Ok(status)
     }
 
     /// Wants nothing to be staged.
     pub fn nothing_staged(&self) -> Result<()> {
         let status = self.status()?;
-        ensure!(status["staged"].is_null(), "something is staged: {status:#}");
+        ensure!(status["staged"].is_null(), "something is staged:\n{}", summary(&status));
         Ok(())
     }
 
     /// Wants `commit` to be staged.
     pub fn staged(&self, commit: &str) -> Result<()> {
         let status = self.status()?;
-        ensure!(status["staged"]["commit"] == commit, "{commit} is not staged: {status:#}");
+        ensure!(status["staged"]["commit"] == commit, "{commit} is not staged:\n{}", summary(&status));
         Ok(())
     }
 
@@ -126,4 +126,19 @@ impl Guest {
         let answer = self.request(Request { script, input: b"", timeout: Duration::from_secs(60) });
         answer.is_ok_and(|output| output.text().contains(commit))
     }
+}
+
+/// One line for each deployment, for messages.
+pub fn summary(status: &Value) -> String {
+    let mut text = String::new();
+    for deployment in status["deployments"].as_array().into_iter().flatten() {
+        let field = |name: &str| match &deployment[name] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let (id, state, tries, why) = (field("id"), field("state"), field("tries"), field("reason"));
+        let finalize = &deployment["finalize"]["error"];
+        text += &format!("{id} {state} booted={} tries={tries} reason={why} finalize={finalize}\n", field("booted"));
+    }
+    text
 }

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::context::Context;
+use crate::guest::summary;
 use crate::world::State;
 
 pub fn run(context: &Context<'_>) -> Result<()> {
@@ -11,7 +12,7 @@ pub fn run(context: &Context<'_>) -> Result<()> {
     guest.healthy()?;
     guest.blessed()?;
     let status = guest.on(&context.artifacts().v1)?;
-    ensure!(status["booted"]["signer"].is_string(), "no signer: {status:#}");
+    ensure!(status["booted"]["signer"].is_string(), "no signer:\n{}", summary(&status));
 
     // Every read of the system is verified by the kernel, and nobody can write to it.
     let root = guest.shell("findmnt -no FSTYPE,OPTIONS /")?;

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use base64::Engine;
 
 use crate::context::Context;
-use crate::guest::Guest;
+use crate::guest::{Guest, summary};
 use crate::world::State;
 
 /// Adds kernel arguments to version 2's entry, and leaves it `tries` tries.
@@ -48,7 +48,7 @@ fn falls_back(
     // It has learnt: that commit is not staged again by itself.
     let status = guest.status()?;
     let state = status["deployments"].as_array().into_iter().flatten().find(|d| d["commit"] == artifacts.v2.as_str());
-    ensure!(state.is_none_or(|d| d["state"] == "bad"), "version 2 is not marked bad: {status:#}");
+    ensure!(state.is_none_or(|d| d["state"] == "bad"), "version 2 is not marked bad:\n{}", summary(&status));
     let again = guest.host("upgrade")?;
     ensure!(again.code == 3, "`host upgrade` to a bad version ended with {}: {}", again.code, again.errors());
     guest.nothing_staged()

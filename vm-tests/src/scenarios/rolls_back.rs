@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::context::Context;
+use crate::guest::summary;
 use crate::world::State;
 
 pub fn run(context: &Context<'_>) -> Result<()> {
@@ -13,7 +14,7 @@ pub fn run(context: &Context<'_>) -> Result<()> {
     guest.shell("echo later > /var/lib/later")?;
     guest.restart("host rollback --reboot")?;
     let status = guest.on(&artifacts.v1)?;
-    ensure!(status["rollback"]["commit"] == artifacts.v2.as_str(), "version 2 is gone: {status:#}");
+    ensure!(status["rollback"]["commit"] == artifacts.v2.as_str(), "version 2 is gone:\n{}", summary(&status));
     // Version 1's tree and its /etc; /var is shared.
     ensure!(guest.exec("command -v tree")?.code != 0, "version 2's package is still there");
     guest.shell("id operator && test -e /var/lib/later && podman container exists keeper")?;

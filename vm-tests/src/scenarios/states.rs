@@ -32,7 +32,9 @@ pub fn upgraded(guest: &Guest, artifacts: &Artifacts) -> Result<()> {
     guest.host_ok("upgrade")?;
     guest.staged(&artifacts.v2)?;
     guest.restart_by("host reboot", patience())?;
-    booted(guest)
+    booted(guest)?;
+    guest.on(&artifacts.v2)?;
+    Ok(())
 }
 
 /// Puts the image `busybox:1` into the machine, without a registry.

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::context::Context;
+use crate::guest::summary;
 use crate::world::State;
 
 pub fn run(context: &Context<'_>) -> Result<()> {
@@ -12,7 +13,7 @@ pub fn run(context: &Context<'_>) -> Result<()> {
     guest.healthy()?;
     guest.blessed()?;
     let status = guest.on(&artifacts.v2)?;
-    ensure!(status["rollback"]["commit"] == artifacts.v1.as_str(), "no way back to version 1: {status:#}");
+    ensure!(status["rollback"]["commit"] == artifacts.v1.as_str(), "no way back to version 1:\n{}", summary(&status));
 
     // The new tree: a package, a user with a fixed id, a directory that is his.
     guest.shell("tree --version && id slipway-test && test \"$(stat -c %U /var/lib/slipway-test)\" = slipway-test")?;
