@@ -169,6 +169,9 @@ impl Machine {
             Ok(record) => machine.first_boot = record,
             Err(error) => machine.problems.push(format!("{:#}", anyhow::Error::new(error))),
         }
+        if let Ok(text) = std::fs::read_to_string(paths.finalize_failure()) {
+            machine.problems.push(format!("the last shutdown could not switch: {}", text.trim()));
+        }
         for sum in esp.kernels()? {
             let size = if esp.has_kernel(&sum) { esp.kernel_size(&sum) } else { 0 };
             machine.kernels.insert(sum, size);

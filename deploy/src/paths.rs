@@ -102,6 +102,11 @@ impl Paths {
         self.root.join("run/slipway/status.json")
     }
 
+    /// What a finalize that could not even begin left for the next boot. `/var` is writable without our help.
+    pub fn finalize_failure(&self) -> PathBuf {
+        self.root.join("var/lib/slipway/finalize-failure.txt")
+    }
+
     /// Who changes the machine now.
     pub fn lock(&self) -> PathBuf {
         self.root.join("run/slipway/host.lock")

@@ -115,3 +115,18 @@ fn a_damaged_state_file_takes_nothing_else_down() {
     host.ok(&["bless"]);
     assert_eq!(host.boot().commit, two);
 }
+
+#[test]
+fn a_finalize_that_cannot_begin_is_shown_at_the_next_boot() {
+    let (site, host) = upgraded_site();
+    let two = site.publish(&Content::new("2", 200));
+    host.ok(&["upgrade"]);
+    let config = host.paths.repo().join("config");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, "[core]\nrepo_version=9\n").unwrap();
+    assert_eq!(host.host(&["finalize"]).code, 1);
+    fs::write(&config, text).unwrap();
+    assert!(host.ok(&["status"]).text().contains("problem: the last shutdown could not switch"));
+    assert_eq!(host.reboot().commit, two);
+    assert!(!host.ok(&["status"]).text().contains("problem"));
+}

@@ -79,7 +79,24 @@ pub fn reject(root: &Root, args: RejectArgs) -> anyhow::Result<Exit> {
 }
 
 pub fn finalize(root: &Root, args: FinalizeArgs) -> anyhow::Result<Exit> {
-    let mut session = Session::open(root, "finalize", Access::ChangeWait)?;
+    let failure = root.paths().finalize_failure();
+    let mut session = match Session::open(root, "finalize", Access::ChangeWait) {
+        Ok(session) => session,
+        Err(error) => {
+            // There is no state file to write it into; a shutdown's journal may be lost.
+            if let Some(parent) = failure.parent().filter(|_| !args.change.dry_run) {
+                let written = std::fs::create_dir_all(parent)
+                    .and_then(|()| sys::file::replace(&failure, format!("{error:#}\n").as_bytes(), 0o644));
+                if let Err(error) = written {
+                    tracing::warn!("writing {}: {error}", failure.display());
+                }
+            }
+            return Err(error);
+        }
+    };
+    if !args.change.dry_run {
+        sys::file::remove(&failure).with_context(|| format!("removing {}", failure.display()))?;
+    }
     let now = clock::now();
     if !args.change.dry_run {
         if let Some(step) = plan::finalize_started(&session.machine, now) {
