@@ -9,10 +9,12 @@ const SYSTEM: &str = "etc/systemd/system";
 const UNIT_DIRS: &[&str] = &["usr/lib/systemd/system", SYSTEM, "usr/local/lib/systemd/system"];
 
 /// Only `host` blesses entries and updates the loader; packages do not change on the machine; `e2scrub` wants free
-/// space in the volume group, `xfs_scrub` mail.
+/// space in the volume group, `xfs_scrub` mail. `blk-availability` unmounts what lies on logical volumes as early in the
+/// shutdown as it can, `/var` among it, under the feet of everything that still writes there.
 const MASKED: &[&str] = &[
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
+    "blk-availability.service",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
