@@ -121,7 +121,7 @@ fn odd_tree(root: &Path) {
     write("usr/ü with spaces", b"odd");
     write("usr/-minus", b"before the dot");
     write("00", b"named like an object directory");
-    write("big", &(0..5_000_000u32).map(|i| (i * 7 >> 5) as u8).collect::<Vec<_>>());
+    write("big", &(0..5_000_000u32).map(|i| ((i * 7) >> 5) as u8).collect::<Vec<_>>());
     fs::create_dir_all(root.join("usr/emptydir")).unwrap();
     for len in (1..4000).step_by(13) {
         symlink("y".repeat(len), root.join(format!("usr/link{len}"))).unwrap();

@@ -93,7 +93,7 @@ fn agent() -> ureq::Agent {
         config = config.proxy(Some(proxy));
     }
     let connector = ureq::unversioned::transport::DefaultConnector::default();
-    ureq::Agent::with_parts(config.build(), connector, super::names::Remembering::default())
+    ureq::Agent::with_parts(config.build(), connector, store::pull::KnownNames::default())
 }
 
 /// None: it was there.

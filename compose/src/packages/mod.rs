@@ -15,7 +15,6 @@ mod error;
 pub mod fetch;
 mod local;
 pub mod mirrors;
-mod names;
 mod order;
 mod resolve;
 

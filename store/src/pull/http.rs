@@ -137,7 +137,7 @@ impl<'a> Remote<'a> {
             .timeout_recv_response(stall)
             .build();
         let connector = ureq::unversioned::transport::DefaultConnector::new();
-        let agent = ureq::Agent::with_parts(config, connector, super::names::Once::default());
+        let agent = ureq::Agent::with_parts(config, connector, super::names::KnownNames::default());
         Ok(Remote { options, base: options.url.trim_end_matches('/').to_owned(), agent })
     }
 

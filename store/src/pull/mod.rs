@@ -28,6 +28,7 @@ use crate::{Checksum, Error, Mode, Repo};
 
 pub use http::{Options, Remote, http};
 pub use local::{LocalOptions, local, local_with};
+pub use names::KnownNames;
 
 /// How far a pull is. Numbers only grow; totals are exact once they are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]

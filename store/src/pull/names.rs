@@ -1,4 +1,5 @@
-//! The server's name is looked up once in a pull, not once for each of thousands of requests.
+//! A server's name is looked up once, not once for each of thousands of requests: the HTTP client asks even where a
+//! connection is open, and a name server that drops one query of a burst makes the C library wait five seconds.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -9,14 +10,14 @@ use ureq::unversioned::transport::NextTimeout;
 
 use crate::import::lock;
 
-/// Keeps the answers of the system's resolver; a pull talks to one server, or to a few after redirects.
+/// Keeps the answers of the system's resolver, for a program that talks to one server or to a few.
 #[derive(Debug, Default)]
-pub(super) struct Once {
+pub struct KnownNames {
     system: DefaultResolver,
     answers: Mutex<Vec<(String, Vec<SocketAddr>)>>,
 }
 
-impl Resolver for Once {
+impl Resolver for KnownNames {
     fn resolve(
         &self,
         uri: &Uri,
