@@ -24,12 +24,13 @@ pub fn run(context: &Context<'_>) -> Result<()> {
     // It runs from the first disk, all of it.
     let disks = guest.shell(
         "for at in /sysroot /efi /var/lib/containers; do \
-           lsblk -nrso TYPE,SERIAL $(findmnt -no SOURCE $at) | awk '$1 == \"disk\" { print $2 }'; done | sort -u",
+           lsblk -nrso TYPE,SERIAL $(findmnt -vno SOURCE $at) | awk '$1 == \"disk\" { print $2 }'; done | sort -u",
     )?;
     ensure!(disks == "root", "the machine runs from {disks}");
     // And the other one can be told from it: no two partitions, volumes or file systems share an id.
+    // A device that several others lie on is listed once for each of them.
     let ids = guest.shell(
-        "lsblk -nro NAME,PARTUUID,UUID | awk 'NF > 1' | tr ' ' '\\n' | grep -E '^[0-9A-Za-z]+-' | sort | uniq -d",
+        "lsblk -nro NAME,PARTUUID,UUID | sort -u | cut -d' ' -f2- | tr ' ' '\\n' | sed '/^$/d' | sort | uniq -d",
     )?;
     ensure!(ids.is_empty(), "these ids are there twice: {ids}");
     Ok(())
