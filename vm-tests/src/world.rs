@@ -84,12 +84,6 @@ impl World {
         Ok(self.saved(state)?.dir.join("root.qcow2"))
     }
 
-    /// The console of the boots that led to this state.
-    pub fn console_of(&self, state: State) -> Result<String> {
-        let log = self.saved(state)?.dir.join("serial.log");
-        Ok(vm::plain(&std::fs::read(log)?))
-    }
-
     fn saved(&self, state: State) -> Result<Saved> {
         if let Some(known) = self.states.borrow().get(&state) {
             return known.clone().map_err(|why| anyhow!("the state it starts from failed: {why}"));

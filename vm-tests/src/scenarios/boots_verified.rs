@@ -1,9 +1,11 @@
 //! The first boot of the shipped image.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 
 use crate::context::Context;
-use crate::guest::summary;
+use crate::guest::{patience, summary};
 use crate::world::State;
 
 pub fn run(context: &Context<'_>) -> Result<()> {
@@ -30,8 +32,14 @@ pub fn run(context: &Context<'_>) -> Result<()> {
     guest.shell("test ! -e /usr/etc/ssh/ssh_host_ed25519_key && test ! -s /usr/etc/machine-id")?;
 
     // No password, no key: the console has to say that there is no way in.
-    let console = context.world.console_of(State::Booted)?.to_lowercase();
-    ensure!(console.contains("nobody can log in"), "the console does not say that nobody can log in");
+    // The machine may have been saved before its getty had asked the terminal for its size: a fresh one shows it now.
+    guest.shell("systemctl restart serial-getty@ttyS0.service")?;
+    let deadline = Instant::now() + patience();
+    let told = |console: String| vm::plain(console.as_bytes()).to_lowercase().contains("nobody can log in");
+    while !told(guest.serial_log()) {
+        ensure!(Instant::now() < deadline, "the console does not say that nobody can log in");
+        std::thread::sleep(Duration::from_millis(500));
+    }
     let roots = guest.shell("getent shadow root | cut -d: -f2")?;
     ensure!(matches!(roots.as_str(), "*" | "!" | "!*" | "!locked"), "root has a password: {roots}");
 
