@@ -17,7 +17,7 @@ pub fn run(context: &Context<'_>) -> Result<()> {
     ensure!(status["rollback"]["commit"] == artifacts.v2.as_str(), "version 2 is gone:\n{}", summary(&status));
     // Version 1's tree and its /etc; /var is shared.
     ensure!(guest.exec("command -v tree")?.code != 0, "version 2's package is still there");
-    guest.shell("id operator && test -e /var/lib/later && podman container exists keeper")?;
+    guest.shell("id alice && test -e /var/lib/later && podman container exists keeper")?;
     ensure!(guest.shell("cat /etc/motd")? == "changed by the operator", "the change in /etc is lost");
     ensure!(guest.shell("cat /etc/machine-id")? == id, "the machine-id has changed");
     Ok(())

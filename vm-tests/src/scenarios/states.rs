@@ -16,13 +16,14 @@ pub fn booted(guest: &Guest) -> Result<()> {
 
 /// A machine that somebody has used, then upgraded:
 ///
-/// - user `operator` with a home and a file; `/etc/motd` and `/etc/operator.conf` written, `/etc/issue` removed
+/// - user `alice` with a home and a file; `/etc/motd` and `/etc/operator.conf` written, `/etc/issue` removed
 /// - container `keeper` on the image `busybox:1`, with a file of its own
 /// - then `host upgrade` and a restart through it
 pub fn upgraded(guest: &Guest, artifacts: &Artifacts) -> Result<()> {
     busybox_image(guest)?;
     guest.shell(
-        "useradd -m operator && echo mine > /home/operator/file && chown operator: /home/operator/file
+        "set -e
+         useradd -m alice && echo mine > /home/alice/file && chown alice: /home/alice/file
          echo 'changed by the operator' > /etc/motd
          echo 'made by the operator' > /etc/operator.conf
          rm /etc/issue

@@ -18,8 +18,8 @@ pub fn run(context: &Context<'_>) -> Result<()> {
     // The new tree: a package, a user with a fixed id, a directory that is his.
     guest.shell("tree --version && id slipway-test && test \"$(stat -c %U /var/lib/slipway-test)\" = slipway-test")?;
     // The machine's own: a user made on version 1, his file; what was written, changed and removed in /etc.
-    guest.shell("id operator && test \"$(cat /home/operator/file)\" = mine")?;
-    ensure!(guest.shell("stat -c %U /home/operator/file")? == "operator", "the file belongs to somebody else");
+    guest.shell("id alice && test \"$(cat /home/alice/file)\" = mine")?;
+    ensure!(guest.shell("stat -c %U /home/alice/file")? == "alice", "the file belongs to somebody else");
     ensure!(guest.shell("cat /etc/motd")? == "changed by the operator", "the change in /etc is lost");
     ensure!(guest.shell("cat /etc/operator.conf")? == "made by the operator", "the file in /etc is lost");
     ensure!(guest.exec("test ! -e /etc/issue")?.code == 0, "a file that was removed from /etc is back");
