@@ -21,6 +21,7 @@ use sys::{Cmd, Exit};
 
 use machine::Machine;
 use story::Story;
+use vm_tests::server::Server;
 
 /// Tells the main job of Slipway, end to end.
 #[derive(Debug, Parser)]
@@ -117,7 +118,7 @@ fn run(args: Args) -> Result<Exit> {
         Ok(format!("host.raw ({} on disk) and host.qcow2", size_of(&image)?))
     })?;
 
-    let updates = registry::serve(&slipway, &repo, &dir.join("serve.log"))?;
+    let updates = Server::start(&slipway, &repo, &dir.join("serve.log"), &[])?;
     let containers = registry::registry(&dir.join("registry"))?;
     story.step("a registry with an image", |story| {
         registry::push_image(story, &containers.address, &dir.join("registry"))?;

@@ -1,7 +1,6 @@
 //! A real registry on loopback (Debian's `docker-registry`) with one small image in it, made from Debian's busybox.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -13,14 +12,14 @@ use sys::Cmd;
 
 use crate::story::Story;
 
-/// A child process that ends with the demo.
-pub struct Server {
+/// The registry; it ends with the demo.
+pub struct Registry {
     child: Child,
     /// `127.0.0.1:PORT`.
     pub address: String,
 }
 
-impl Drop for Server {
+impl Drop for Registry {
     fn drop(&mut self) {
         // It may be gone already; either way nothing is left running.
         let _ = self.child.kill();
@@ -28,30 +27,8 @@ impl Drop for Server {
     }
 }
 
-/// Starts `slipway serve DIR`.
-pub fn serve(slipway: &Path, dir: &Path, log: &Path) -> Result<Server> {
-    let cmd = Cmd::new(slipway).arg("serve").arg(dir).args(["--listen", "127.0.0.1:0"]).arg("--log").arg(log);
-    let mut child = cmd
-        .to_command()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("starting `{}`", cmd.line()))?;
-    let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout).read_line(&mut line)?;
-    }
-    let mut server = Server { child, address: String::new() };
-    match line.trim().strip_prefix("http://") {
-        Some(address) => server.address = address.trim_end_matches('/').to_owned(),
-        None => bail!("`{}` did not say where it listens", cmd.line()),
-    }
-    Ok(server)
-}
-
 /// Starts a registry that keeps its data in `dir`.
-pub fn registry(dir: &Path) -> Result<Server> {
+pub fn registry(dir: &Path) -> Result<Registry> {
     fs::create_dir_all(dir)?;
     // The port is free now; nobody else on this machine is expected to take it within the next second.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
@@ -72,7 +49,7 @@ pub fn registry(dir: &Path) -> Result<Server> {
         .stderr(log)
         .spawn()
         .with_context(|| format!("starting `{}`", cmd.line()))?;
-    let mut server = Server { child, address };
+    let mut server = Registry { child, address };
     let deadline = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect(&server.address).is_err() {
         if let Some(status) = server.child.try_wait()? {
