@@ -1,9 +1,10 @@
 //! `slipway repo`: looks into a repository, and works on one as the stock tools do, with their options' names.
+//!
+//! One file for each verb, with its `Args` and a `run`; the table below is the list of them.
 
-mod change;
-mod look;
+mod describe;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use store::Repo;
 use sys::{Exit, Refused};
@@ -17,57 +18,69 @@ pub struct Args {
     verb: Verb,
 }
 
-#[derive(Debug, clap::Subcommand)]
-enum Verb {
-    /// Creates an empty repository.
-    Init(change::Init),
-    /// Lists refs, or deletes one.
-    Refs(look::Refs),
-    /// Shows a commit and those before it.
-    Log(look::Log),
-    /// Lists the files of a commit.
-    Ls(look::Ls),
-    /// Prints files of a commit.
-    Cat(look::Cat),
-    /// Shows what a commit says, and who signed it.
-    Show(look::Show),
-    /// Shows the paths that differ between two commits.
-    Diff(look::Diff),
-    /// Reads every object and reports all that is damaged or missing.
-    Fsck(look::Fsck),
-    /// Deletes what no ref needs.
-    Prune(change::Prune),
-    /// Commits a directory.
-    Commit(change::Commit),
-    /// Fetches a ref from a remote or an address.
-    Pull(change::Pull),
-    /// Copies a ref or commit from another repository on this machine.
-    PullLocal(change::PullLocal),
-    /// Writes a commit's files to a directory.
-    Checkout(change::Checkout),
+/// What every verb is told besides its own arguments.
+#[derive(Debug)]
+pub struct At {
+    path: Option<PathBuf>,
 }
 
-pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let Some(path) = args.repo else {
-        return Err(Refused::new("which repository? Give --repo DIR").into());
+impl At {
+    /// The directory of the repository.
+    pub fn path(&self) -> anyhow::Result<&Path> {
+        let refused = || Refused::new("which repository? Give --repo DIR");
+        Ok(self.path.as_deref().ok_or_else(refused)?)
+    }
+
+    /// The repository.
+    pub fn open(&self) -> anyhow::Result<Repo> {
+        Ok(Repo::open(self.path()?)?)
+    }
+}
+
+/// Makes of the table of verbs their modules, the command line, and the way from one to the other.
+macro_rules! verbs {
+    ($($(#[$doc:meta])* $verb:ident($module:ident),)*) => {
+        $(mod $module;)*
+
+        #[derive(Debug, clap::Subcommand)]
+        enum Verb {
+            $($(#[$doc])* $verb($module::Args),)*
+        }
+
+        pub fn run(args: Args) -> anyhow::Result<Exit> {
+            let at = At { path: args.repo };
+            match &args.verb {
+                $(Verb::$verb(args) => $module::run(&at, args),)*
+            }
+        }
     };
-    if let Verb::Init(args) = args.verb {
-        return change::init(&path, &args);
-    }
-    let repo = Repo::open(&path)?;
-    match args.verb {
-        Verb::Init(_) => Ok(Exit::Usage),
-        Verb::Refs(args) => look::refs(&repo, &args),
-        Verb::Log(args) => look::log(&repo, &args),
-        Verb::Ls(args) => look::ls(&repo, &args),
-        Verb::Cat(args) => look::cat(&repo, &args),
-        Verb::Show(args) => look::show(&repo, &args),
-        Verb::Diff(args) => look::diff(&repo, &args),
-        Verb::Fsck(args) => look::fsck(&repo, &args),
-        Verb::Prune(args) => change::prune(&repo, &args),
-        Verb::Commit(args) => change::commit(&repo, &args),
-        Verb::Pull(args) => change::pull(&repo, &args),
-        Verb::PullLocal(args) => change::pull_local(&repo, &args),
-        Verb::Checkout(args) => change::checkout(&repo, &args),
-    }
+}
+
+verbs! {
+    /// Prints files of a commit.
+    Cat(cat),
+    /// Writes a commit's files to a directory.
+    Checkout(checkout),
+    /// Commits a directory.
+    Commit(commit),
+    /// Shows the paths that differ between two commits.
+    Diff(diff),
+    /// Reads every object and reports all that is damaged or missing.
+    Fsck(fsck),
+    /// Creates an empty repository.
+    Init(init),
+    /// Shows a commit and those before it.
+    Log(log),
+    /// Lists the files of a commit.
+    Ls(ls),
+    /// Deletes what no ref needs.
+    Prune(prune),
+    /// Fetches a ref from a remote or an address.
+    Pull(pull),
+    /// Copies a ref or commit from another repository on this machine.
+    PullLocal(pull_local),
+    /// Lists refs, or deletes one.
+    Refs(refs),
+    /// Shows what a commit says, and who signed it.
+    Show(show),
 }
