@@ -84,7 +84,12 @@ impl Guest {
     pub fn healthy(&self) -> Result<()> {
         let state = self.wait_ready(patience())?;
         if state != "running" {
-            let failed = self.shell("systemctl --failed --no-legend --plain; systemctl list-jobs --no-legend")?;
+            let failed = self.shell(
+                "systemctl --failed --no-legend --plain; systemctl list-jobs --no-legend
+                 for unit in $(systemctl --failed --no-legend --plain | cut -d ' ' -f 1); do
+                     journalctl -b -u \"$unit\" --no-pager -o short-monotonic | tail -n 30
+                 done",
+            )?;
             bail!("systemd says {state}: {failed}");
         }
         Ok(())

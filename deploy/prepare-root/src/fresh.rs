@@ -4,13 +4,12 @@
 //! that make everything after it use this disk and no other.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::ids::find::{self, Found};
-use crate::ids::{self, Outcome};
+use crate::ids::{self, Outcome, gpt};
 
 /// How long a disk may take to appear once udev has nothing left to do, and in all. Drivers load while this runs; a
 /// disk that takes longer is left to dracut's own waiting, and gets its ids at a later boot.
@@ -54,16 +53,23 @@ pub fn run(root: &Path, volume: &str, say: &mut dyn FnMut(&str)) -> Result<(), i
 
 /// Gives the disk ids of its own if it has none yet; returns the disk with the ids it has then.
 fn settle(root: &Path, volume: &str, found: Found, say: &mut dyn FnMut(&str)) -> Result<Found, ids::IdsError> {
-    let disk = find::Device::open(&root.join("dev").join(&found.name), true)?;
+    let path = root.join("dev").join(&found.name);
+    // Closing a disk that was open for writing makes udev take its partitions away for a moment and bring them back,
+    // so a disk that needs nothing is only read.
+    let marked = gpt::Table::read(&find::Device::open(&path, false)?, ids::SECTOR)?.marked();
+    if marked.is_none() {
+        return Ok(found);
+    }
+    let disk = find::Device::open(&path, true)?;
     let fresh = match ids::refresh(&disk, volume, &mut random)? {
         Outcome::Settled => return Ok(found),
         Outcome::Fresh(fresh) => fresh,
     };
     say(&format!("/dev/{}: disk {}, volume group {}, file system {}", found.name, fresh.disk, fresh.vg, fresh.root));
-    let table = ids::gpt::Table::read(&disk, ids::SECTOR)?;
+    let table = gpt::Table::read(&disk, ids::SECTOR)?;
     // Closed before udev is told: it does not look at a disk that somebody holds the lock of.
     drop(disk);
-    announce(root, &found.name)?;
+    announce(root, &found.name);
     // Closing a disk that was written to makes udev read its partitions again; LVM must not be in the middle of that.
     let start = Instant::now();
     thread::sleep(Duration::from_millis(200));
@@ -73,16 +79,16 @@ fn settle(root: &Path, volume: &str, found: Found, say: &mut dyn FnMut(&str)) ->
     Ok(find::examine(&found.name, &table, fresh.esp).unwrap_or(found))
 }
 
-/// Makes udev look again at the disk and its partitions.
-fn announce(root: &Path, name: &str) -> io::Result<()> {
-    let block = root.join("sys/class/block");
-    for entry in fs::read_dir(block.join(name))? {
-        let entry = entry?;
+/// Makes udev look again at the disk and its partitions. That may be under way already, because the disk was closed:
+/// then a partition is missing for a moment, and what brings it back is an event of its own.
+fn announce(root: &Path, name: &str) {
+    let disk = root.join("sys/class/block").join(name);
+    for entry in fs::read_dir(&disk).into_iter().flatten().flatten() {
         if entry.path().join("partition").exists() {
-            fs::write(entry.path().join("uevent"), "change")?;
+            let _gone = fs::write(entry.path().join("uevent"), "change");
         }
     }
-    fs::write(block.join(name).join("uevent"), "change")
+    let _gone = fs::write(disk.join("uevent"), "change");
 }
 
 /// 32 random bytes. At this time of a first boot the kernel's pool may not be ready; it is as soon as this returns.

@@ -275,6 +275,15 @@ fn the_booted_disk_gets_fresh_ids_and_a_second_copy_of_the_image_is_left_alone()
         }
     }
     fs::write(root.join("sys/class/block/vda1/partition"), "1").unwrap();
+    // Two disks that the kernel is still making: one has no number yet, the other no device node.
+    fs::create_dir_all(root.join("sys/class/block/vdc/device")).unwrap();
+    fs::create_dir_all(root.join("sys/class/block/vdd/device")).unwrap();
+    fs::write(root.join("sys/class/block/vdd/dev"), "254:48").unwrap();
+    // A partition that has gone while the disk's directory is read.
+    fs::create_dir(root.join("sys/class/block/vda/vda2")).unwrap();
+    std::os::unix::fs::symlink("nowhere", root.join("sys/class/block/vda/vda3")).unwrap();
+    fs::create_dir_all(root.join("sys/class/block/vda/vda4/uevent")).unwrap();
+    fs::write(root.join("sys/class/block/vda/vda4/partition"), "4").unwrap();
     let efi = root.join("sys/firmware/efi/efivars");
     fs::create_dir_all(&efi).unwrap();
     let booted: Vec<u8> = [7u8, 0, 0, 0]

@@ -84,7 +84,8 @@ pub fn booted_disk(root: &Path, esp: Option<Guid>) -> Result<Option<Found>, IdsE
         if entry.path().join("partition").exists() || !entry.path().join("device").exists() {
             continue;
         }
-        let number = fs::read_to_string(entry.path().join("dev"))?;
+        // The kernel makes the directory before the files in it: without this one the disk is there the next time.
+        let Ok(number) = fs::read_to_string(entry.path().join("dev")) else { continue };
         let Some((major, minor)) = number.trim().split_once(':') else { continue };
         if let (Ok(major), Ok(minor)) = (major.parse(), minor.parse()) {
             disks.push((major, minor, name));

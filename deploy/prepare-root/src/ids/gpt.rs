@@ -110,6 +110,11 @@ impl Table {
         })
     }
 
+    /// The LVM partition that carries the image's mark, as long as it does.
+    pub fn marked(&self) -> Option<Entry> {
+        self.entries().find(|e| e.kind == LVM && e.attributes & IMAGE_IDS != 0)
+    }
+
     /// The same table with other ids and without the image's mark.
     pub fn with_ids(&self, disk: Guid, guids: &[Guid]) -> Table {
         let mut table = self.clone();

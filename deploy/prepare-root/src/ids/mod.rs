@@ -154,9 +154,7 @@ impl fmt::Debug for Guid {
 /// Gives a marked disk new ids, made from `random`; `volume` is the logical volume with the system's file system.
 pub fn refresh(disk: &dyn Disk, volume: &str, random: &mut dyn FnMut() -> [u8; 32]) -> Result<Outcome, IdsError> {
     let table = gpt::Table::read(disk, SECTOR)?;
-    let Some(pv) = table.entries().find(|e| e.kind == gpt::LVM && e.attributes & gpt::IMAGE_IDS != 0) else {
-        return Ok(Outcome::Settled);
-    };
+    let Some(pv) = table.marked() else { return Ok(Outcome::Settled) };
     let esp = table.entries().find(|e| e.kind == gpt::ESP);
 
     // Everything is read and understood before anything is written.
