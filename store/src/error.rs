@@ -75,3 +75,15 @@ impl Error {
         Error::Invalid(why.into())
     }
 }
+
+/// An error with all its causes on one line.
+#[cfg(feature = "full")]
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

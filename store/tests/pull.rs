@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use store::commit::Builder;
 use store::fsck::{self, fsck};
 use store::import::{self, Node};
-use store::pull::{self, Options, Progress, PullError};
+use store::pull::{self, Network, Options, Progress, PullError};
 use store::serve::{self, FailAfter, Running, Server};
 use store::sign::{Keyring, SecretKey, VerifyError, sign_commit};
 use store::{Checksum, DirMeta, DirTree, FileMeta, Mode, ObjectType, Repo};
@@ -97,9 +97,7 @@ impl World {
         let keyring = Keyring::of([self.key.public()]);
         Options {
             remote: Some("default".into()),
-            retries: 1,
-            stall_seconds: 20,
-            connections: 3,
+            network: Network { retries: 1, stall_seconds: 20, connections: 3, ..Network::default() },
             ..Options::new(url, REF, Some(keyring))
         }
     }

@@ -1,9 +1,9 @@
 //! From a repository on this machine, whatever the two modes.
 
-use std::io::Read;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{Read, Seek as _, SeekFrom};
 
-use super::{OnProgress, Outcome, PullError, Rules, Source, Transport};
+use super::ways::{Allowed, Files, Opened};
+use super::{OnProgress, Outcome, PullError, Rules, Session, Source, Transport};
 use crate::commit::Size;
 use crate::import::threads;
 use crate::object::{ObjectType, path_with_extension};
@@ -12,7 +12,7 @@ use crate::sign::Keyring;
 use crate::{Checksum, Error, Mode, Repo};
 
 /// How a commit is copied between repositories.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct LocalOptions<'a> {
     /// Accept only a commit signed by one of these keys.
     pub keyring: Option<&'a Keyring>,
@@ -22,6 +22,14 @@ pub struct LocalOptions<'a> {
     pub threads: usize,
     /// Told how far it is.
     pub progress: Option<OnProgress<'a>>,
+    /// Objects of a local repository are quicker to copy than to make from differences, so these are not looked for.
+    pub ways: Allowed,
+}
+
+impl Default for LocalOptions<'_> {
+    fn default() -> Self {
+        LocalOptions { keyring: None, verity: Verity::Off, threads: 0, progress: None, ways: Allowed::OBJECTS }
+    }
 }
 
 /// Copies a commit and everything it needs from one repository to another. No ref is changed.
@@ -41,13 +49,38 @@ pub fn local_with(
         verity: options.verity,
         threads: threads(options.threads),
         progress: options.progress,
+        ways: options.ways,
     };
-    let source = Local(source);
-    let verified = super::fetch_commit(&source, commit, &rules)?;
-    super::fetch_objects(&source, target, &verified, &rules)
+    let session = Session { source: &Local(Handle::Borrowed(source)), repo: target, rules };
+    let verified = session.commit(commit)?;
+    session.fetch(&verified, None)
 }
 
-struct Local<'a>(&'a Repo);
+/// A repository on this machine as a source.
+pub(super) struct Local<'a>(Handle<'a>);
+
+enum Handle<'a> {
+    Borrowed(&'a Repo),
+    Owned(Repo),
+}
+
+impl std::ops::Deref for Handle<'_> {
+    type Target = Repo;
+
+    fn deref(&self) -> &Repo {
+        match self {
+            Handle::Borrowed(repo) => repo,
+            Handle::Owned(repo) => repo,
+        }
+    }
+}
+
+impl Local<'static> {
+    /// Opens a repository.
+    pub fn open(path: &std::path::Path) -> Result<Self, PullError> {
+        Ok(Local(Handle::Owned(Repo::open(path)?)))
+    }
+}
 
 impl Source for Local<'_> {
     fn address(&self, kind: ObjectType, checksum: &Checksum) -> String {
@@ -83,10 +116,9 @@ impl Source for Local<'_> {
             Error::Mismatch { kind, expected, found } => PullError::Mismatch { kind, expected, found, from: from() },
             other => PullError::Store(other),
         };
-        let reported = AtomicU64::new(0);
         if self.0.mode() == Mode::Archive {
             let file = self.0.open_raw(ObjectType::File, checksum)?;
-            let mut raw = Counting { inner: file, count, reported: &reported, total: 0 };
+            let mut raw = Counting::new(file, count);
             let result = staging.write_filez(checksum, &mut raw, size.map(|s| s.unpacked));
             return result.map(|_| raw.total).map_err(|error| match error {
                 FilezError::Store(error) => mismatch(error),
@@ -97,28 +129,71 @@ impl Source for Local<'_> {
             });
         }
         let mut object = self.0.open_file(checksum)?;
-        let mut content = Counting { inner: &mut object.content, count, reported: &reported, total: 0 };
+        let mut content = Counting::new(&mut object.content, count);
         staging.write_known(&object.meta, checksum, Content::Stream(&mut content)).map_err(mismatch)?;
         Ok(content.total)
     }
+
+    fn files(&self) -> &dyn Files {
+        self
+    }
 }
 
-/// Tells about bytes as they pass. Those of an attempt that failed are not told again by the next.
+impl Local<'_> {
+    /// A file below the top, or `None` where there is none.
+    fn at(&self, path: &str) -> Result<Option<std::fs::File>, PullError> {
+        match std::fs::File::open(self.0.path().join(path)) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(self.fetch(path, Transport::Io(e))),
+        }
+    }
+
+    fn fetch(&self, path: &str, source: Transport) -> PullError {
+        PullError::Fetch { what: path.to_owned(), from: self.locate(path), source }
+    }
+}
+
+impl Files for Local<'_> {
+    fn locate(&self, path: &str) -> String {
+        self.0.path().join(path).display().to_string()
+    }
+
+    fn small(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, PullError> {
+        let Some(file) = self.at(path)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| self.fetch(path, Transport::Io(e)))?;
+        if bytes.len() as u64 > limit { Err(self.fetch(path, Transport::TooLarge(limit))) } else { Ok(Some(bytes)) }
+    }
+
+    fn open(&self, path: &str, from: u64, length: Option<u64>) -> Result<Option<Opened<'_>>, PullError> {
+        let Some(mut file) = self.at(path)? else { return Ok(None) };
+        let io = |e| self.fetch(path, Transport::Io(e));
+        let size = file.metadata().map_err(io)?.len();
+        file.seek(SeekFrom::Start(from)).map_err(io)?;
+        let reader = file.take(length.unwrap_or(u64::MAX));
+        Ok(Some(Opened { size: Some(size), reader: Box::new(reader) }))
+    }
+}
+
+/// Tells about bytes as they pass.
 pub(super) struct Counting<'a, R> {
-    pub inner: R,
-    pub count: &'a (dyn Fn(u64) + Sync),
-    pub reported: &'a AtomicU64,
+    inner: R,
+    count: &'a (dyn Fn(u64) + Sync),
     pub total: u64,
+}
+
+impl<'a, R> Counting<'a, R> {
+    pub fn new(inner: R, count: &'a (dyn Fn(u64) + Sync)) -> Self {
+        Counting { inner, count, total: 0 }
+    }
 }
 
 impl<R: Read> Read for Counting<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.total += read as u64;
-        let before = self.reported.fetch_max(self.total, Ordering::Relaxed);
-        if self.total > before {
-            (self.count)(self.total - before);
-        }
+        (self.count)(read as u64);
         Ok(read)
     }
 }
