@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR ?= never
 help:
 	@echo "make demo        the main job, end to end: compose, boot, upgrade, roll back (artifacts in target/demo)"
 	@echo "make test        every test of the quick tier (JUnit in target/test)"
-	@echo "make test-full   the heavy tier as well"
+	@echo "make test-full   the heavy tier as well; SHARDS=\"quick heavy clean-trees scenarios\" chooses"
 	@echo "make check       formatting, lints, licences"
 	@echo "make bench       speed against the tools a user would otherwise pick"
 	@echo "make deb         the Debian packages, in target/deb"
@@ -36,9 +36,11 @@ test: deb
 	@.ci/setup test
 	@$(AS_ROOT) env "PATH=$$PATH" "HOME=$$HOME" CARGO=$(CARGO) $(BIN)/suite quick
 
+# In CI each shard can have a machine of its own: `make test-full SHARDS=heavy`.
+SHARDS ?= quick heavy clean-trees scenarios
 test-full: deb
 	@.ci/setup test heavy
-	@$(AS_ROOT) env "PATH=$$PATH" "HOME=$$HOME" CARGO=$(CARGO) $(BIN)/suite full
+	@$(AS_ROOT) env "PATH=$$PATH" "HOME=$$HOME" CARGO=$(CARGO) $(BIN)/suite $(SHARDS)
 
 check:
 	@.ci/setup build check

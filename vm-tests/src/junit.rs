@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::outcome::{Case, Outcome};
+use crate::outcome::{Case, Count, Outcome};
 
 /// Writes `cases` as one JUnit test suite.
 pub fn write(path: &Path, suite: &str, cases: &[Case]) -> Result<()> {
@@ -15,29 +15,27 @@ pub fn write(path: &Path, suite: &str, cases: &[Case]) -> Result<()> {
 }
 
 fn render(suite: &str, cases: &[Case]) -> String {
-    let (mut failures, mut skipped, mut seconds, mut body) = (0, 0, 0.0, String::new());
+    let (count, mut seconds, mut body) = (Count::of(cases), 0.0, String::new());
     for case in cases {
         let inner = match &case.outcome {
             Outcome::Passed => String::new(),
             Outcome::Failed(why) => {
-                failures += 1;
                 let first = why.lines().next().unwrap_or_default();
                 format!("<failure message=\"{}\">{}</failure>", escape(first), escape(why))
             }
-            Outcome::Skipped(why) => {
-                skipped += 1;
-                format!("<skipped message=\"{}\"/>", escape(why))
-            }
+            Outcome::Skipped(why) => format!("<skipped message=\"{}\"/>", escape(why)),
         };
         let took = case.took.as_secs_f64();
         seconds += took;
-        let name = escape(&case.name);
-        body += &format!("  <testcase classname=\"{suite}\" name=\"{name}\" time=\"{took:.1}\">{inner}</testcase>\n");
+        let (class, name) = (escape(&case.class), escape(&case.name));
+        body += &format!("  <testcase classname=\"{class}\" name=\"{name}\" time=\"{took:.1}\">{inner}</testcase>\n");
     }
-    let tests = cases.len();
     format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"{suite}\" tests=\"{tests}\" \
-         failures=\"{failures}\" skipped=\"{skipped}\" time=\"{seconds:.1}\">\n{body}</testsuite>\n"
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"{suite}\" tests=\"{}\" failures=\"{}\" \
+         skipped=\"{}\" time=\"{seconds:.1}\">\n{body}</testsuite>\n",
+        cases.len(),
+        count.failed,
+        count.skipped
     )
 }
 
@@ -54,7 +52,10 @@ mod tests {
 
     #[test]
     fn text_from_a_console_is_escaped() {
-        let case = |name: &str, outcome| Case { name: name.into(), outcome, took: Duration::from_millis(1500) };
+        let case = |name: &str, outcome| {
+            let took = Duration::from_millis(1500);
+            Case { class: "scenarios".into(), name: name.into(), outcome, took }
+        };
         let cases = [
             case("a", Outcome::Passed),
             case("b", Outcome::Failed("it said \"<x>\"\n\x1b[0m".into())),

@@ -1,8 +1,10 @@
-//! How a scenario ended.
+//! How a test ended: a scenario, a step of the demo, a test of cargo's.
 
+use std::fmt;
+use std::ops::AddAssign;
 use std::time::Duration;
 
-/// The end of one scenario.
+/// The end of one test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything was as it should be.
@@ -16,7 +18,9 @@ pub enum Outcome {
 /// One line of the report.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// The scenario's name.
+    /// What it belongs to: `scenarios`, `demo`, or the test binary.
+    pub class: String,
+    /// Its own name.
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
@@ -42,15 +46,61 @@ impl Outcome {
     }
 }
 
-/// `N passed, N failed, N skipped`.
-pub fn closing_line(cases: &[Case]) -> String {
-    let count = |wanted: fn(&Outcome) -> bool| cases.iter().filter(|c| wanted(&c.outcome)).count();
-    format!(
-        "{} passed, {} failed, {} skipped",
-        count(|o| *o == Outcome::Passed),
-        count(|o| matches!(o, Outcome::Failed(_))),
-        count(|o| matches!(o, Outcome::Skipped(_))),
-    )
+/// How many ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// As it should be.
+    pub passed: usize,
+    /// Not as it should be.
+    pub failed: usize,
+    /// Not tried.
+    pub skipped: usize,
+}
+
+impl Count {
+    /// Counts `cases`.
+    pub fn of(cases: &[Case]) -> Count {
+        let mut count = Count::default();
+        for case in cases {
+            match case.outcome {
+                Outcome::Passed => count.passed += 1,
+                Outcome::Failed(_) => count.failed += 1,
+                Outcome::Skipped(_) => count.skipped += 1,
+            }
+        }
+        count
+    }
+
+    /// Reads what [`Display`](fmt::Display) writes.
+    pub fn parse(line: &str) -> Option<Count> {
+        let mut count = Count::default();
+        for part in line.split(", ") {
+            let (number, word) = part.split_once(' ')?;
+            let number = number.parse().ok()?;
+            match word {
+                "passed" => count.passed = number,
+                "failed" => count.failed = number,
+                "skipped" => count.skipped = number,
+                _ => return None,
+            }
+        }
+        Some(count)
+    }
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Count) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// `N passed, N failed, N skipped`: the closing line.
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
 }
 
 #[cfg(test)]
@@ -67,8 +117,11 @@ mod tests {
 
     #[test]
     fn the_closing_line_counts_each() {
-        let case = |outcome| Case { name: String::new(), outcome, took: Duration::ZERO };
+        let case = |outcome| Case { class: String::new(), name: String::new(), outcome, took: Duration::ZERO };
         let cases = [case(Outcome::Passed), case(Outcome::Skipped("x".into())), case(Outcome::Passed)];
-        assert_eq!(closing_line(&cases), "2 passed, 0 failed, 1 skipped");
+        let line = Count::of(&cases).to_string();
+        assert_eq!(line, "2 passed, 0 failed, 1 skipped");
+        assert_eq!(Count::parse(&line), Some(Count::of(&cases)));
+        assert_eq!(Count::parse("3 passed, 1 lost"), None);
     }
 }

@@ -10,7 +10,7 @@ use sys::Exit;
 use vm_tests::artifacts::Artifacts;
 use vm_tests::context::Context;
 use vm_tests::junit;
-use vm_tests::outcome::{Case, Outcome, closing_line};
+use vm_tests::outcome::{Case, Count, Outcome};
 use vm_tests::scenarios::{ALL, Scenario, Tier};
 use vm_tests::world::World;
 
@@ -23,9 +23,9 @@ struct Args {
     /// Only scenarios whose name contains one of these.
     #[arg(long, value_delimiter = ',')]
     filter: Vec<String>,
-    /// Which scenarios.
-    #[arg(long, value_enum, default_value_t = Tier::Quick)]
-    tier: Tier,
+    /// Only scenarios of this tier.
+    #[arg(long, value_enum)]
+    tier: Option<Tier>,
     /// What `make demo` left.
     #[arg(long, default_value = "target/demo")]
     artifacts: PathBuf,
@@ -49,7 +49,8 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<Exit> {
     let wanted = |s: &&Scenario| {
-        s.tier <= args.tier && (args.filter.is_empty() || args.filter.iter().any(|f| s.name.contains(f.as_str())))
+        args.tier.is_none_or(|tier| s.tier == tier)
+            && (args.filter.is_empty() || args.filter.iter().any(|f| s.name.contains(f.as_str())))
     };
     let chosen: Vec<&Scenario> = ALL.iter().filter(wanted).collect();
     if args.list {
@@ -72,15 +73,16 @@ fn run(args: &Args) -> Result<Exit> {
             Ok(result) => Outcome::of(result),
             Err(_) => Outcome::Failed("it panicked; see above".to_owned()),
         };
-        let case = Case { name: scenario.name.to_owned(), outcome, took: start.elapsed() };
+        let case =
+            Case { class: "scenarios".to_owned(), name: scenario.name.to_owned(), outcome, took: start.elapsed() };
         tell(&case, &context);
         cases.push(case);
         // Written each time: a run that is cut off still leaves a report.
         junit::write(&args.junit, "scenarios", &cases)?;
     }
-    println!("{}", closing_line(&cases));
-    let failed = cases.iter().any(|c| matches!(c.outcome, Outcome::Failed(_)));
-    Ok(if failed { Exit::Failed } else { Exit::Done })
+    let count = Count::of(&cases);
+    println!("{count}");
+    Ok(if count.failed > 0 { Exit::Failed } else { Exit::Done })
 }
 
 fn tell(case: &Case, context: &Context<'_>) {

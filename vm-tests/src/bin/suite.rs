@@ -1,26 +1,34 @@
 //! `make test` and `make test-full`: every test, one closing line, JUnit files under `target/test/`.
 //!
 //! ```text
-//! cargo.xml      unit and process tests of the workspace (`cargo test`)
-//! demo.xml       the steps of `make demo`
-//! scenarios.xml  what only a booted machine can show (written by `scenarios`)
+//! shard        what                                                          report
+//! quick        unit and process tests of the workspace (`cargo test`)        cargo.xml
+//!   (= make    the steps of `make demo`                                      demo.xml
+//!      test)   what only a booted machine can show                           scenarios.xml
+//! heavy        test binaries called heavy_*: other tools as oracles, peers   heavy.xml
+//! clean-trees  set-up, build and packages in clean Debian 12 and 13 trees    clean-trees.xml
+//! scenarios    the longer half of the scenarios                              scenarios-full.xml
 //! ```
+//! `make test-full` is all four; each takes at most 80 minutes on two cores.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
-use std::time::Instant;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use sys::{Cmd, Exit};
+use vm_tests::junit;
+use vm_tests::outcome::{Case, Count, Outcome};
 
-/// Runs the tests of one tier.
+/// Runs the tests.
 #[derive(Debug, Parser)]
 struct Args {
     /// What to run.
-    tier: Tier,
+    #[arg(required = true)]
+    shards: Vec<Shard>,
     /// Where the binaries are.
     #[arg(long, default_value = "target/debug")]
     bin: PathBuf,
@@ -33,34 +41,19 @@ struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Tier {
+enum Shard {
     /// Everything that fits into 40 minutes on two cores.
     Quick,
-    /// The heavy tier too.
-    Full,
+    /// Comparisons with other tools, which take long or need other releases of Debian.
+    Heavy,
+    /// Clean Debian 12 and 13 root trees.
+    CleanTrees,
+    /// The longer half of the scenarios.
+    Scenarios,
 }
 
-/// How many of each.
-#[derive(Clone, Copy, Debug, Default)]
-struct Count {
-    passed: u32,
-    failed: u32,
-    skipped: u32,
-}
-
-/// One test as JUnit shows it.
-struct Case {
-    class: String,
-    name: String,
-    seconds: f64,
-    outcome: Outcome,
-}
-
-enum Outcome {
-    Passed,
-    Failed(String),
-    Skipped,
-}
+/// The test binary of the shard of that name.
+const CLEAN_TREES: &str = "heavy_clean_trees";
 
 fn main() -> ExitCode {
     sys::main_exit("suite", run(&Args::parse()))
@@ -70,55 +63,113 @@ fn run(args: &Args) -> Result<Exit> {
     fs::create_dir_all(&args.output).with_context(|| format!("creating {}", args.output.display()))?;
     let mut total = Count::default();
     let mut add = |name: &str, count: Count| {
-        eprintln!("suite: {name}: {} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
-        total.passed += count.passed;
-        total.failed += count.failed;
-        total.skipped += count.skipped;
+        eprintln!("suite: {name}: {count}");
+        total += count;
     };
-    add("cargo test", cargo_tests(args)?);
-    let demo = demo(args)?;
-    add("demo", demo);
-    if demo.failed == 0 {
-        add("scenarios", scenarios(args)?);
-    } else {
-        eprintln!("suite: the scenarios need the demo's artifacts and did not run");
-        add("scenarios", Count { failed: 1, ..Count::default() });
+    for shard in &args.shards {
+        match shard {
+            Shard::Quick => {
+                add("cargo test", cargo_tests(args, "cargo", &["--workspace"], &[])?);
+                let demo = demo(args)?;
+                add("demo", demo);
+                if demo.failed == 0 {
+                    add("scenarios", scenarios(args, "quick", "scenarios")?);
+                } else {
+                    eprintln!("suite: the scenarios need the demo's artifacts and did not run");
+                    add("scenarios", Count { failed: 1, ..Count::default() });
+                }
+            }
+            Shard::Heavy => {
+                let tests = ["--workspace", "--test", "heavy_*"];
+                add("heavy", cargo_tests(args, "heavy", &tests, &["--skip", "clean_tree"])?);
+            }
+            Shard::CleanTrees => {
+                add("clean-trees", cargo_tests(args, "clean-trees", &["-p", "vm-tests", "--test", CLEAN_TREES], &[])?);
+            }
+            Shard::Scenarios => {
+                if !args.artifacts.join("result.json").exists() {
+                    add("demo", demo(args)?);
+                }
+                add("scenarios", scenarios(args, "full", "scenarios-full")?);
+            }
+        }
     }
-    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    let not_run = |shard: &&Shard| !args.shards.contains(shard);
+    for shard in Shard::value_variants().iter().filter(not_run) {
+        if let Some(name) = shard.to_possible_value() {
+            eprintln!("suite: shard not run: {}", name.get_name());
+        }
+    }
+    println!("{total}");
     Ok(if total.failed == 0 { Exit::Done } else { Exit::Failed })
 }
 
 /// Runs `cargo test` with its output shown, and reads the outcome of each test from it.
-fn cargo_tests(args: &Args) -> Result<Count> {
+fn cargo_tests(args: &Args, report: &str, targets: &[&str], options: &[&str]) -> Result<Count> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let mut cmd = Cmd::new("sh").arg("-c").arg(format!("exec {cargo} test --workspace --locked --no-fail-fast 2>&1"));
-    if args.tier == Tier::Full {
-        cmd = cmd.env("SLIPWAY_HEAVY", "1");
+    let heavy = report != "cargo";
+    let mut cmd = Cmd::new("sh").args(["-c", "exec \"$@\" 2>&1", "sh", &cargo, "test", "--locked", "--no-fail-fast"]);
+    cmd = cmd.args(targets).arg("--").args(options);
+    if heavy {
+        // What a test prints is looked through for its saying that it did not run.
+        cmd = cmd.arg("--show-output").env("SLIPWAY_HEAVY", "1");
     }
-    let start = Instant::now();
     let mut child = cmd.to_command().stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting cargo")?;
-    let (mut cases, mut class, mut text) = (Vec::new(), String::new(), String::new());
+    let (mut reader, mut text) = (CargoOutput { heavy, ..CargoOutput::default() }, String::new());
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).into_owned();
             println!("{line}");
-            if let Some(name) = target_of(&line) {
-                class = name;
-            } else if let Some(case) = case_of(&class, &line) {
-                cases.push(case);
-            }
+            reader.line(&line);
             text.push_str(&line);
             text.push('\n');
         }
     }
     let status = child.wait()?;
-    if !status.success() && cases.iter().all(|c| !matches!(c.outcome, Outcome::Failed(_))) {
+    let mut cases = reader.cases;
+    if !status.success() && Count::of(&cases).failed == 0 {
         // A crate that does not build, or a test binary that died: never a green run.
-        let outcome = Outcome::Failed(format!("cargo test ended with {status}"));
-        cases.push(Case { class: "cargo".into(), name: "test".into(), seconds: 0.0, outcome });
+        cases.push(case("cargo", "test", Outcome::Failed(format!("cargo test ended with {status}"))));
     }
-    fs::write(args.output.join("cargo.log"), text)?;
-    write_junit(&args.output.join("cargo.xml"), "cargo", &cases, start.elapsed().as_secs_f64())
+    fs::write(args.output.join(format!("{report}.log")), text)?;
+    junit::write(&args.output.join(format!("{report}.xml")), report, &cases)?;
+    Ok(Count::of(&cases))
+}
+
+fn case(class: &str, name: &str, outcome: Outcome) -> Case {
+    Case { class: class.to_owned(), name: name.to_owned(), outcome, took: Duration::ZERO }
+}
+
+/// What `cargo test` prints, read line by line.
+#[derive(Default)]
+struct CargoOutput {
+    /// Whether test binaries of the heavy tier were told to do their work; without that they have not been tried.
+    heavy: bool,
+    /// The test binary that the lines are about.
+    class: String,
+    /// The test whose output is being shown.
+    shown: Option<String>,
+    cases: Vec<Case>,
+}
+
+impl CargoOutput {
+    fn line(&mut self, line: &str) {
+        if let Some(name) = target_of(line) {
+            self.class = name;
+            self.shown = None;
+        } else if let Some((name, outcome)) = outcome_of(line) {
+            let skipped = self.class.starts_with("heavy_") && !self.heavy && outcome == Outcome::Passed;
+            let outcome = if skipped { Outcome::Skipped("only in the shard `heavy`".into()) } else { outcome };
+            self.cases.push(case(&self.class, name, outcome));
+        } else if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            self.shown = Some(name.to_owned());
+        } else if line.to_ascii_lowercase().contains("did not run") {
+            let of_shown = |c: &&mut Case| c.class == self.class && Some(&c.name) == self.shown.as_ref();
+            if let Some(case) = self.cases.iter_mut().find(of_shown).filter(|c| c.outcome == Outcome::Passed) {
+                case.outcome = Outcome::Skipped(line.trim().to_owned());
+            }
+        }
+    }
 }
 
 /// The test binary that the lines to come are about.
@@ -130,20 +181,19 @@ fn target_of(line: &str) -> Option<String> {
     Some(name.rsplit_once('-').map_or(name, |(name, _)| name).to_owned())
 }
 
-fn case_of(class: &str, line: &str) -> Option<Case> {
+fn outcome_of(line: &str) -> Option<(&str, Outcome)> {
     let (name, outcome) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
     let outcome = match outcome {
         "ok" => Outcome::Passed,
-        "FAILED" => Outcome::Failed("see cargo.log".into()),
-        o if o.starts_with("ignored") => Outcome::Skipped,
+        "FAILED" => Outcome::Failed("see the log beside this report".into()),
+        o if o.starts_with("ignored") => Outcome::Skipped(o.to_owned()),
         _ => return None,
     };
-    Some(Case { class: class.to_owned(), name: name.to_owned(), seconds: 0.0, outcome })
+    Some((name, outcome))
 }
 
 /// Runs the demo; each of its steps is a case.
 fn demo(args: &Args) -> Result<Count> {
-    let start = Instant::now();
     // Its exit code says no more than result.json, but a demo that dies before the first step must count.
     let outcome = Cmd::new(args.bin.join("demo"))
         .arg("--dir")
@@ -155,41 +205,42 @@ fn demo(args: &Args) -> Result<Count> {
     if let Ok(bytes) = fs::read(args.artifacts.join("result.json")) {
         let result: serde_json::Value = serde_json::from_slice(&bytes).context("reading result.json")?;
         for step in result["steps"].as_array().into_iter().flatten() {
-            let text = step["outcome"].as_str().unwrap_or("no outcome");
-            cases.push(Case {
-                class: "demo".into(),
-                name: step["name"].as_str().unwrap_or("?").to_owned(),
-                seconds: step["seconds"].as_f64().unwrap_or(0.0),
-                outcome: if text == "ok" { Outcome::Passed } else { Outcome::Failed(text.to_owned()) },
-            });
+            let outcome = match step["outcome"].as_str().unwrap_or("no outcome") {
+                "ok" => Outcome::Passed,
+                other => Outcome::Failed(other.to_owned()),
+            };
+            let took = Duration::try_from_secs_f64(step["seconds"].as_f64().unwrap_or(0.0)).unwrap_or_default();
+            cases.push(Case { took, ..case("demo", step["name"].as_str().unwrap_or("?"), outcome) });
         }
     }
     if let Err(error) = outcome {
-        if cases.iter().all(|c| !matches!(c.outcome, Outcome::Failed(_))) {
-            let outcome = Outcome::Failed(error.to_string());
-            cases.push(Case { class: "demo".into(), name: "demo".into(), seconds: 0.0, outcome });
+        if Count::of(&cases).failed == 0 {
+            cases.push(case("demo", "demo", Outcome::Failed(error.to_string())));
         }
     }
-    write_junit(&args.output.join("demo.xml"), "demo", &cases, start.elapsed().as_secs_f64())
+    junit::write(&args.output.join("demo.xml"), "demo", &cases)?;
+    Ok(Count::of(&cases))
 }
 
-/// Runs the scenarios, which write their own JUnit file and end with the closing line.
-fn scenarios(args: &Args) -> Result<Count> {
+/// Runs the scenarios of one tier, which write their own JUnit file and end with the closing line.
+fn scenarios(args: &Args, tier: &str, report: &str) -> Result<Count> {
     let cmd = Cmd::new(args.bin.join("scenarios"))
-        .args(["--tier", if args.tier == Tier::Full { "full" } else { "quick" }])
+        .args(["--tier", tier])
         .arg("--artifacts")
         .arg(&args.artifacts)
         .arg("--slipway")
         .arg(args.bin.join("slipway"))
+        .arg("--dir")
+        .arg(args.output.join(report))
         .arg("--junit")
-        .arg(args.output.join("scenarios.xml"));
+        .arg(args.output.join(format!("{report}.xml")));
     let mut child =
         cmd.to_command().stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting scenarios")?;
     let mut count = None;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line?;
-            match closing_line(&line) {
+            match Count::parse(&line) {
                 // Printed once, at the end, for all groups together.
                 Some(found) => count = Some(found),
                 None => println!("{line}"),
@@ -204,77 +255,38 @@ fn scenarios(args: &Args) -> Result<Count> {
     Ok(count)
 }
 
-fn closing_line(line: &str) -> Option<Count> {
-    let mut count = Count::default();
-    for part in line.split(", ") {
-        let (number, word) = part.split_once(' ')?;
-        let number = number.parse().ok()?;
-        match word {
-            "passed" => count.passed = number,
-            "failed" => count.failed = number,
-            "skipped" => count.skipped = number,
-            _ => return None,
-        }
-    }
-    Some(count)
-}
-
-fn write_junit(path: &Path, suite: &str, cases: &[Case], seconds: f64) -> Result<Count> {
-    let mut count = Count::default();
-    let mut body = String::new();
-    for case in cases {
-        let inner = match &case.outcome {
-            Outcome::Passed => {
-                count.passed += 1;
-                String::new()
-            }
-            Outcome::Failed(why) => {
-                count.failed += 1;
-                format!("<failure message=\"{}\"/>", escape(why))
-            }
-            Outcome::Skipped => {
-                count.skipped += 1;
-                "<skipped/>".to_owned()
-            }
-        };
-        let (class, name) = (escape(&case.class), escape(&case.name));
-        body += &format!(
-            "  <testcase classname=\"{class}\" name=\"{name}\" time=\"{:.1}\">{inner}</testcase>\n",
-            case.seconds
-        );
-    }
-    let text = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"{suite}\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" \
-         time=\"{seconds:.1}\">\n{body}</testsuite>\n",
-        cases.len(),
-        count.failed,
-        count.skipped
-    );
-    fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
-    Ok(count)
-}
-
-fn escape(text: &str) -> String {
-    let control = |c: char| c.is_control() && c != '\n';
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;").replace(control, " ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn outcomes_are_read_from_what_cargo_prints() {
-        let target = target_of("     Running unittests src/lib.rs (target/debug/deps/store-0123456789abcdef)");
-        assert_eq!(target.as_deref(), Some("store"));
-        assert!(matches!(case_of("store", "test a::b ... ok").unwrap().outcome, Outcome::Passed));
-        assert!(matches!(case_of("store", "test a::b ... FAILED").unwrap().outcome, Outcome::Failed(_)));
-        assert!(case_of("store", "test result: ok. 3 passed").is_none());
+    const OUTPUT: &str = "\
+     Running unittests src/lib.rs (target/debug/deps/store-0123456789abcdef)
+test a::b ... ok
+test a::c ... FAILED
+test result: FAILED. 1 passed; 1 failed
+     Running tests/heavy_oracle.rs (target/debug/deps/heavy_oracle-0123456789abcdef)
+test one ... ok
+test two ... ok
+---- two stdout ----
+two DID NOT RUN: no such release
+";
+
+    fn read(heavy: bool) -> Vec<Case> {
+        let mut output = CargoOutput { heavy, ..CargoOutput::default() };
+        OUTPUT.lines().for_each(|line| output.line(line));
+        output.cases
     }
 
     #[test]
-    fn the_closing_line_is_read() {
-        assert_eq!(closing_line("3 passed, 1 failed, 0 skipped").map(|c| (c.passed, c.failed)), Some((3, 1)));
-        assert!(closing_line("3 passed, 1 lost").is_none());
+    fn outcomes_are_read_from_what_cargo_prints() {
+        let cases = read(true);
+        assert_eq!(Count::of(&cases), Count { passed: 2, failed: 1, skipped: 1 });
+        assert_eq!((&*cases[1].class, &*cases[1].name), ("store", "a::c"));
+        assert_eq!(cases[3].outcome, Outcome::Skipped("two DID NOT RUN: no such release".into()));
+    }
+
+    #[test]
+    fn a_heavy_test_that_was_not_told_to_work_is_not_green() {
+        assert_eq!(Count::of(&read(false)), Count { passed: 1, failed: 1, skipped: 2 });
     }
 }

@@ -21,11 +21,11 @@ use anyhow::Result;
 use crate::context::Context;
 
 /// When a scenario runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Tier {
     /// In `make test`: together at most 15 minutes on two cores without KVM.
     Quick,
-    /// In `make test-full` too.
+    /// In `make test-full` only, in the shard `scenarios`.
     Full,
 }
 
