@@ -5,7 +5,7 @@ CARGO ?= cargo
 BIN := target/debug
 export CARGO_TERM_COLOR ?= never
 
-.PHONY: help demo test test-full check bench deb build setup clean-demo
+.PHONY: help demo test test-full check bench bench-store deb build setup clean-demo
 
 help:
 	@echo "make demo        the main job, end to end: compose, boot, upgrade, roll back (artifacts in target/demo)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-full   the heavy tier as well; SHARDS=\"quick heavy clean-trees scenarios\" chooses"
 	@echo "make check       formatting, lints, licences"
 	@echo "make bench       speed against the tools a user would otherwise pick"
+	@echo "make bench-store  the store's table alone, row by row (BENCH='--runs 3 commit' for some)"
 	@echo "make deb         the Debian packages, in target/deb"
 	@echo "make clean-demo  removes target/demo and the download cache"
 
@@ -51,9 +52,9 @@ check:
 clean-demo:
 	$(AS_ROOT) rm -rf target/demo target/cache
 
-bench:
+bench bench-store:
 	@.ci/setup build demo test heavy
 	$(CARGO) build --release --locked -p compose
 	$(CARGO) build --locked -p vm-tests
 	@[ -d target/demo/repo ] || $(MAKE) demo
-	@$(AS_ROOT) $(BIN)/bench
+	@$(AS_ROOT) $(BIN)/bench $(if $(filter bench-store,$@),store) $(BENCH)

@@ -1,4 +1,7 @@
 //! One line of the table, and of `target/bench/<group>.json`.
+//!
+//! A row compares sides (ours, the peer's, the floor) that take turns, so that whatever else the machine does hits all
+//! of them. What is wanted of it is a list of checks: a ratio, its limit, and whether it was met.
 
 use std::path::Path;
 
@@ -8,28 +11,10 @@ use sys::Cmd;
 
 use crate::measure::{self, Run};
 
-/// A figure against a peer's, from the same run.
-#[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    name: String,
-    unit: &'static str,
-    ours: f64,
-    peer: f64,
-    peer_name: String,
-    /// The peer's time ÷ ours: above 1 is faster than the peer.
-    ratio: f64,
-    reach: f64,
-    met: Option<bool>,
-    peak_mib: f64,
-    peer_peak_mib: f64,
-    cpu_s: f64,
-    peer_cpu_s: f64,
-    spread: f64,
-    cores: usize,
-    note: String,
-}
+/// Where the wall clock is noisier than this, CPU time decides.
+const NOISY: f64 = 0.25;
 
-/// What one side of a row does: prepare (not timed), then the command that is timed.
+/// What one side does: prepare (not timed), then the command that is timed.
 pub struct Side<'a> {
     /// Run before each timed command.
     pub prepare: Box<dyn Fn() -> Result<()> + 'a>,
@@ -37,86 +22,220 @@ pub struct Side<'a> {
     pub cmd: Cmd,
 }
 
-/// A row still to be measured.
-pub struct Plan<'a> {
-    /// What is done.
-    pub name: &'a str,
-    /// Who else does it.
-    pub peer_name: &'a str,
-    /// The ratio that is wanted.
-    pub reach: f64,
-    /// How often each side runs.
-    pub runs: usize,
-    /// Slipway.
-    pub ours: Side<'a>,
-    /// The other.
-    pub peer: Side<'a>,
+impl<'a> Side<'a> {
+    /// A command that needs no preparation.
+    pub fn plain(cmd: Cmd) -> Self {
+        Side { prepare: Box::new(|| Ok(())), cmd }
+    }
+
+    /// A command and what is done before each run of it.
+    pub fn new(prepare: impl Fn() -> Result<()> + 'a, cmd: Cmd) -> Self {
+        Side { prepare: Box::new(prepare), cmd }
+    }
 }
 
-impl Plan<'_> {
-    /// Runs both sides in turn and makes the row.
-    pub fn measure(&self, scratch: &Path) -> Result<Row> {
-        let (mut ours, mut peer) = (Vec::new(), Vec::new());
-        for _ in 0..self.runs {
-            for (side, runs) in [(&self.ours, &mut ours), (&self.peer, &mut peer)] {
+/// The figures of one side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Figures {
+    /// Who.
+    pub name: String,
+    /// Median of the wall-clock seconds.
+    pub wall_s: f64,
+    /// Median of user and system seconds together.
+    pub cpu_s: f64,
+    /// Largest peak of resident memory.
+    pub peak_mib: f64,
+    /// (largest − smallest) ÷ median of the wall-clock seconds.
+    pub spread: f64,
+    /// Runs.
+    pub runs: usize,
+}
+
+impl Figures {
+    fn of(name: &str, runs: &[Run]) -> Self {
+        Figures {
+            name: name.to_owned(),
+            wall_s: measure::median(runs.iter().map(|r| r.wall)),
+            cpu_s: measure::median(runs.iter().map(|r| r.cpu)),
+            peak_mib: runs.iter().map(|r| r.peak_mib).fold(0.0, f64::max),
+            spread: measure::spread(runs),
+            runs: runs.len(),
+        }
+    }
+}
+
+/// One thing that is wanted of a row.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    what: String,
+    value: f64,
+    reach: f64,
+    /// Whether `value` must be at most `reach`; else at least.
+    at_most: bool,
+    met: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+impl Check {
+    /// `value` must be at least `reach`.
+    pub fn at_least(what: impl Into<String>, value: f64, reach: f64) -> Self {
+        Check { what: what.into(), value, reach, at_most: false, met: value >= reach, note: None }
+    }
+
+    /// `value` must be at most `reach`.
+    pub fn at_most(what: impl Into<String>, value: f64, reach: f64) -> Self {
+        Check { what: what.into(), value, reach, at_most: true, met: value <= reach, note: None }
+    }
+
+    /// The peer's time ÷ ours must be at least `reach`.
+    pub fn faster(ours: &Figures, peer: &Figures, reach: f64) -> Self {
+        let (wall, cpu) = (peer.wall_s / ours.wall_s, peer.cpu_s / ours.cpu_s);
+        let check = Check::at_least(format!("faster than {}", peer.name), wall, reach);
+        check.judge(ours, peer, cpu, cpu >= reach)
+    }
+
+    /// Our time ÷ the floor's must be at most `reach`.
+    pub fn near(ours: &Figures, floor: &Figures, reach: f64) -> Self {
+        let (wall, cpu) = (ours.wall_s / floor.wall_s, ours.cpu_s / floor.cpu_s);
+        Check::at_most("of the floor", wall, reach).judge(ours, floor, cpu, cpu <= reach)
+    }
+
+    fn judge(mut self, one: &Figures, other: &Figures, cpu: f64, met: bool) -> Self {
+        if one.spread.max(other.spread) > NOISY {
+            self.met = met;
+            self.note = Some(format!("judged on CPU time, {cpu:.2}: the spread is over 25 %"));
+        }
+        self
+    }
+}
+
+/// A line of the table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    name: String,
+    /// Ours first.
+    sides: Vec<Figures>,
+    checks: Vec<Check>,
+    cores: usize,
+    /// Bytes and other figures that belong to the row.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    facts: Vec<(String, f64)>,
+    /// Why it could not be measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_yet: Option<String>,
+}
+
+impl Row {
+    /// Runs the sides in turn, `runs` times each.
+    pub fn measure(name: &str, runs: usize, scratch: &Path, sides: &[(&str, Side<'_>)]) -> Result<Row> {
+        eprintln!("bench: {name}");
+        let mut all: Vec<Vec<Run>> = vec![Vec::new(); sides.len()];
+        for _ in 0..runs {
+            for ((_, side), runs) in sides.iter().zip(&mut all) {
                 (side.prepare)()?;
                 runs.push(measure::once(&side.cmd, scratch)?);
             }
         }
-        Ok(self.row(&ours, &peer))
+        let sides = sides.iter().zip(&all).map(|((name, _), runs)| Figures::of(name, runs)).collect();
+        Ok(Row { sides, ..Row::empty(name) })
     }
 
-    fn row(&self, ours: &[Run], peer: &[Run]) -> Row {
-        let wall = |runs: &[Run]| measure::median(runs.iter().map(|r| r.wall));
-        let cpu = |runs: &[Run]| measure::median(runs.iter().map(|r| r.cpu));
-        let peak = |runs: &[Run]| runs.iter().map(|r| r.peak_mib).fold(0.0, f64::max);
-        let spread = measure::spread(ours).max(measure::spread(peer));
-        let ratio = wall(peer) / wall(ours);
-        // Where the clock is noisy, CPU time decides.
-        let judged = if spread > 0.25 { cpu(peer) / cpu(ours) } else { ratio };
-        Row {
-            name: self.name.to_owned(),
-            unit: "s",
-            ours: wall(ours),
-            peer: wall(peer),
-            peer_name: self.peer_name.to_owned(),
-            ratio,
-            reach: self.reach,
-            met: Some(judged >= self.reach),
-            peak_mib: peak(ours),
-            peer_peak_mib: peak(peer),
-            cpu_s: cpu(ours),
-            peer_cpu_s: cpu(peer),
-            spread,
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            note: if spread > 0.25 { "judged on CPU time: the spread is over 25 %".into() } else { String::new() },
-        }
+    /// A row that cannot be measured here, and why.
+    pub fn not_yet(name: &str, why: impl Into<String>) -> Row {
+        Row { not_yet: Some(why.into()), ..Row::empty(name) }
+    }
+
+    fn empty(name: &str) -> Row {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (sides, checks, facts) = (Vec::new(), Vec::new(), Vec::new());
+        Row { name: name.to_owned(), sides, checks, cores, facts, not_yet: None }
+    }
+
+    /// Adds what is wanted.
+    #[must_use]
+    pub fn check(mut self, check: Check) -> Self {
+        self.checks.push(check);
+        self
+    }
+
+    /// Wants ours (side 0) to be `reach` times as fast as the peer (side 1).
+    #[must_use]
+    pub fn faster(self, reach: f64) -> Self {
+        let check = Check::faster(&self.sides[0], &self.sides[1], reach);
+        self.check(check)
+    }
+
+    /// Wants ours (side 0) to take at most `reach` times what the floor (side 2) takes.
+    #[must_use]
+    pub fn near_floor(self, reach: f64) -> Self {
+        let check = Check::near(&self.sides[0], &self.sides[2], reach);
+        self.check(check)
+    }
+
+    /// Records a further figure.
+    #[must_use]
+    pub fn fact(mut self, what: &str, value: f64) -> Self {
+        self.facts.push((what.to_owned(), value));
+        self
     }
 }
 
 /// Prints the rows as a table.
 pub fn print(rows: &[Row]) {
-    println!("{:<44} {:>8} {:>8} {:>7} {:>6} {:>4}  peer", "", "ours s", "peer s", "ratio", "reach", "met");
     for row in rows {
-        let met = match row.met {
-            Some(true) => "yes",
-            Some(false) => "no",
-            None => "?",
-        };
-        println!(
-            "{:<44} {:>8.2} {:>8.2} {:>6.1}x {:>5.1}x {:>4}  {} (MiB {:.0} / {:.0}; CPU s {:.1} / {:.1}; spread {:.0} %)",
-            row.name,
-            row.ours,
-            row.peer,
-            row.ratio,
-            row.reach,
-            met,
-            row.peer_name,
-            row.peak_mib,
-            row.peer_peak_mib,
-            row.cpu_s,
-            row.peer_cpu_s,
-            row.spread * 100.0
-        );
+        println!("{}", row.name);
+        if let Some(why) = &row.not_yet {
+            println!("    not yet: {why}");
+        }
+        for side in &row.sides {
+            println!(
+                "    {:<22} {:>8.2} s   CPU {:>7.2} s   peak {:>6.0} MiB   spread {:>3.0} %   {} runs",
+                side.name,
+                side.wall_s,
+                side.cpu_s,
+                side.peak_mib,
+                side.spread * 100.0,
+                side.runs
+            );
+        }
+        for (what, value) in &row.facts {
+            println!("    {what}: {value}");
+        }
+        for check in &row.checks {
+            println!(
+                "    {:<6} {:.2} x {} (reach: {} {} x){}",
+                if check.met { "met" } else { "missed" },
+                check.value,
+                check.what,
+                if check.at_most { "at most" } else { "at least" },
+                check.reach,
+                check.note.as_deref().map(|note| format!("; {note}")).unwrap_or_default()
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(wall_s: f64, cpu_s: f64, spread: f64) -> Figures {
+        Figures { name: "x".into(), wall_s, cpu_s, spread, ..Figures::default() }
+    }
+
+    #[test]
+    fn a_quiet_row_is_judged_on_the_wall_clock() {
+        let (ours, peer) = (figures(1.0, 2.0, 0.1), figures(5.0, 5.0, 0.1));
+        assert!(Check::faster(&ours, &peer, 5.0).met);
+        assert!(!Check::faster(&ours, &peer, 5.1).met);
+        assert!(Check::near(&ours, &figures(0.8, 9.0, 0.0), 1.3).met);
+    }
+
+    #[test]
+    fn a_noisy_row_is_judged_on_cpu_time() {
+        let (ours, peer) = (figures(1.0, 2.0, 0.1), figures(5.0, 5.0, 0.3));
+        let check = Check::faster(&ours, &peer, 3.0);
+        assert!(!check.met && check.note.is_some());
     }
 }
