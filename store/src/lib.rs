@@ -11,6 +11,7 @@
 //! import     directory()    a directory becomes a tree, in parallel
 //! commit     Builder        a tree becomes a commit
 //! digests    Digests        fs-verity digests by object, remembered
+//! delta      generate, apply  static deltas in the stock format
 //! pull       local, http    objects from another repository, verified while they stream
 //! fsck, gc, diff            what is damaged, what nobody needs, what changed
 //! summary, checkout         all refs in one file; a tree as a directory
@@ -35,6 +36,8 @@ pub mod checkout;
 #[cfg(feature = "full")]
 pub mod commit;
 pub mod composefs;
+#[cfg(feature = "full")]
+pub mod delta;
 #[cfg(feature = "full")]
 pub mod diff;
 #[cfg(feature = "full")]

@@ -97,7 +97,7 @@ fn xattr_type() -> Type {
     Type::Array(Box::new(Type::Tuple(vec![bytes(), bytes()])))
 }
 
-fn decode_xattrs(bytes: &[u8]) -> Result<Xattrs, Malformed> {
+pub(crate) fn decode_xattrs(bytes: &[u8]) -> Result<Xattrs, Malformed> {
     let Type::Array(element) = xattr_type() else { return bad("xattrs") };
     let Type::Tuple(members) = &*element else { return bad("xattrs") };
     let mut xattrs: Xattrs = Vec::new();
@@ -115,7 +115,7 @@ fn decode_xattrs(bytes: &[u8]) -> Result<Xattrs, Malformed> {
     Ok(xattrs)
 }
 
-fn encode_xattrs(xattrs: &Xattrs) -> Vec<u8> {
+pub(crate) fn encode_xattrs(xattrs: &Xattrs) -> Vec<u8> {
     let mut sorted: Vec<_> = xattrs.iter().collect();
     sorted.sort();
     let mut writer = Writer::new();
