@@ -80,7 +80,8 @@ pub fn apply_offline(repo: &Repo, path: &Path, options: &ApplyOptions<'_>) -> Re
         superblock.verify(keyring)?;
     }
     let dir = if path.is_dir() { path.to_owned() } else { path.parent().unwrap_or(Path::new(".")).to_owned() };
-    let open = |index: usize| -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(File::open(dir.join(index.to_string()))?)) };
+    let open =
+        |index: usize| -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(File::open(dir.join(index.to_string()))?)) };
     apply(repo, &superblock, &open, options)
 }
 
@@ -317,9 +318,7 @@ impl Run<'_> {
         let Recipe::File { steps, .. } = recipe else { return true };
         steps.iter().all(|step| match step {
             Step::Data { .. } => true,
-            Step::Copy { source, .. } | Step::Patch { source, .. } => {
-                self.staging.repo().has(ObjectType::File, source)
-            }
+            Step::Copy { source, .. } | Step::Patch { source, .. } => self.staging.repo().has(ObjectType::File, source),
         })
     }
 

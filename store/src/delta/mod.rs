@@ -7,6 +7,7 @@
 //! ops          Recipe         operations, checked: how each object is made
 //! patch        Assembled      an object's content as a stream
 //! apply        apply_offline  parts become objects
+//! generate     generate       two commits become parts
 //! index        list …         which deltas there are
 //! ```
 //! Nothing a delta says is believed: every reference is checked before it is followed, memory does not depend on what
@@ -14,6 +15,7 @@
 
 mod apply;
 mod blob;
+mod generate;
 mod index;
 mod name;
 mod ops;
@@ -28,6 +30,7 @@ use crate::value::Malformed;
 use crate::{Checksum, Error};
 
 pub use apply::{Applied, ApplyOptions, apply_offline, read_superblock};
+pub use generate::{Generated, Options, generate};
 pub use index::{delete, exists, for_summary, indexes, list, reindex};
 pub use name::{DeltaName, index_path};
 pub use superblock::{ByteOrder, Fallback, Part, Superblock, wrap_signed};
@@ -74,7 +77,9 @@ pub enum DeltaError {
     #[error("Commit {0}, which is the delta source, is not in repository")]
     NoSource(Checksum),
     /// Something has to be fetched besides, which is not possible here.
-    #[error("the delta leaves out {0} objects that are to be fetched on their own; pull it, or generate it with --min-fallback-size=0")]
+    #[error(
+        "the delta leaves out {0} objects that are to be fetched on their own; pull it, or generate it with --min-fallback-size=0"
+    )]
     Fallbacks(usize),
     /// No trusted key signed the superblock.
     #[error("the delta {name} is not trusted")]

@@ -161,7 +161,8 @@ impl Patching {
         };
         let fits = |number: i64, left: u64| u64::try_from(number).ok().filter(|number| *number <= left);
         self.add = fits(number(0), self.left).ok_or_else(|| invalid("a patch makes more than the file"))?;
-        self.extra = fits(number(1), self.left - self.add).ok_or_else(|| invalid("a patch makes more than the file"))?;
+        self.extra =
+            fits(number(1), self.left - self.add).ok_or_else(|| invalid("a patch makes more than the file"))?;
         self.seek = number(2);
         Ok(())
     }
