@@ -61,4 +61,4 @@ pub use object::{Commit, DirMeta, DirTree, FileMeta, ObjectType, Xattrs, object_
 pub use value::{Dict, Value};
 
 #[cfg(feature = "full")]
-pub use repo::{Content, Entry, FileObject, Mode, Objects, Repo, Staging, Verity, valid_ref};
+pub use repo::{Content, Entry, FileObject, Mode, Objects, Repo, RepoLock, Staging, Verity, valid_ref};

@@ -7,12 +7,16 @@
 //! refs/remotes/REMOTE/REF   the same, as last seen at REMOTE
 //! state/CHECKSUM.commitpartial   the commit is here, some of its objects may not be
 //! tmp/slipway-*/            objects of a batch that is being written; nothing reads them
-//! .lock                     shared by writers, exclusive for those who delete objects
+//! .lock                     record lock: shared by writers, exclusive for those who delete objects
 //! ```
 
+mod bare;
+mod deflate;
 mod read;
 mod refs;
+mod settings;
 mod stage;
+mod verify;
 mod walk;
 
 use std::fs;
@@ -27,9 +31,11 @@ use crate::Error;
 pub use read::FileObject;
 pub(crate) use read::{file_xattrs, link_xattrs};
 pub use refs::valid_ref;
+use settings::Settings;
 pub(crate) use stage::FilezError;
 pub(crate) use stage::IN_MEMORY;
 pub use stage::{Content, Staging, Verity};
+pub(crate) use verify::hash_all;
 pub use walk::{Entry, Objects};
 
 /// How a repository keeps file objects.
@@ -39,7 +45,7 @@ pub enum Mode {
     Archive,
     /// Plain files of one owner; the true owner, mode and xattrs in the xattr `user.ostreemeta`: what machines keep.
     BareUser,
-    /// Plain files that are what they say: readable here, never written.
+    /// Plain files that are what they say: owner, mode, xattrs. Only root can write one.
     Bare,
 }
 
@@ -60,7 +66,7 @@ pub struct Repo {
     path: PathBuf,
     mode: Mode,
     objects: OwnedFd,
-    fsync: bool,
+    settings: Settings,
 }
 
 impl Repo {
@@ -110,8 +116,8 @@ impl Repo {
         let objects =
             rustix::fs::open(path.join("objects"), OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Bits::empty())
                 .map_err(|e| not(format!("objects: {}", io::Error::from(e))))?;
-        let fsync = key_of(&config, "core", "fsync") != Some("false");
-        Ok(Repo { path: path.to_owned(), mode, objects, fsync })
+        let settings = Settings::parse(&config).map_err(not)?;
+        Ok(Repo { path: path.to_owned(), mode, objects, settings })
     }
 
     /// A value of the file `config`: `[section] key=value`.
@@ -133,27 +139,35 @@ impl Repo {
 
     /// Trades durability for speed: batches are no longer synced (scratch repositories, tests).
     pub fn without_fsync(mut self) -> Self {
-        self.fsync = false;
+        self.settings.fsync = false;
         self
     }
 
-    fn lock_path(&self) -> PathBuf {
-        self.path.join(".lock")
-    }
-
     /// Waits until no one deletes objects, and keeps it so.
-    pub fn lock_shared(&self) -> Result<sys::Lock, Error> {
-        sys::Lock::shared(&self.lock_path()).map_err(lock_error)
+    pub fn lock_shared(&self) -> Result<RepoLock, Error> {
+        self.lock(false)
     }
 
     /// Waits until no one writes objects, and keeps it so.
-    pub fn lock_exclusive(&self) -> Result<sys::Lock, Error> {
-        sys::Lock::exclusive(&self.lock_path()).map_err(lock_error)
+    pub fn lock_exclusive(&self) -> Result<RepoLock, Error> {
+        self.lock(true)
+    }
+
+    /// As libostree: a record lock on `.lock`, for as long as the configuration says.
+    fn lock(&self, exclusive: bool) -> Result<RepoLock, Error> {
+        if !self.settings.locking {
+            return Ok(RepoLock { _lock: None });
+        }
+        let lock = sys::Lock::record(&self.path.join(".lock"), exclusive, self.settings.lock_timeout);
+        let lock = lock.map_err(|e| Error::io("locking the repository", io::Error::other(e)))?;
+        Ok(RepoLock { _lock: Some(lock) })
     }
 }
 
-fn lock_error(error: sys::LockError) -> Error {
-    Error::io("locking the repository", io::Error::other(error))
+/// A lock on a repository, held until it is dropped.
+#[derive(Debug)]
+pub struct RepoLock {
+    _lock: Option<sys::Lock>,
 }
 
 /// The value of `key` in `[section]` of a key file.

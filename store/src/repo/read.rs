@@ -1,5 +1,6 @@
 //! Reading objects.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -119,7 +120,7 @@ impl Repo {
         Ok(stat.st_size.unsigned_abs())
     }
 
-    fn object_error(&self, kind: ObjectType, checksum: &Checksum, error: io::Error) -> Error {
+    pub(super) fn object_error(&self, kind: ObjectType, checksum: &Checksum, error: io::Error) -> Error {
         if error.kind() == io::ErrorKind::NotFound {
             return Error::Missing { kind, checksum: *checksum };
         }
@@ -239,19 +240,6 @@ impl Repo {
         Ok(self.open_file(checksum)?.meta)
     }
 
-    /// Reads a file object to its end and compares its checksum.
-    pub fn verify_file(&self, checksum: &Checksum) -> Result<FileMeta, Error> {
-        use sha2::Digest as _;
-        let mut object = self.open_file(checksum)?;
-        let mut hasher = object.meta.hasher();
-        io::copy(&mut object.content, &mut hasher).map_err(|e| self.object_error(ObjectType::File, checksum, e))?;
-        let found = Checksum(hasher.finalize().into());
-        if found != *checksum {
-            return Err(Error::Mismatch { kind: ObjectType::File, expected: *checksum, found });
-        }
-        Ok(object.meta)
-    }
-
     /// Every object in the repository, sorted.
     pub fn all_objects(&self) -> Result<Vec<(ObjectType, Checksum)>, Error> {
         let kinds = [ObjectType::File, ObjectType::DirTree, ObjectType::DirMeta, ObjectType::Commit];
@@ -269,6 +257,24 @@ impl Repo {
         }
         objects.sort();
         Ok(objects)
+    }
+
+    /// Device and inode of every file object that is what a checkout would link to.
+    pub(crate) fn object_inodes(&self) -> Result<HashMap<(u64, u64), Checksum>, Error> {
+        let mut inodes = HashMap::new();
+        if self.mode == Mode::Archive {
+            return Ok(inodes);
+        }
+        for dir in 0..=255u8 {
+            for checksum in self.list(ObjectType::File, &format!("{dir:02x}"))? {
+                let path = self.loose_path(ObjectType::File, &checksum);
+                // One that another process deletes meanwhile is not there.
+                if let Ok(stat) = rustix::fs::statat(&self.objects, path, AtFlags::SYMLINK_NOFOLLOW) {
+                    inodes.insert((stat.st_dev, stat.st_ino), checksum);
+                }
+            }
+        }
+        Ok(inodes)
     }
 
     /// Deletes an object; a missing one is fine. The caller holds the exclusive lock.

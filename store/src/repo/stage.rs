@@ -3,26 +3,27 @@
 //! ```text
 //! tmp/slipway-PID-N/      locked by its writer; one without a living writer is a leftover and goes
 //!   0/0, 1/1 … 0/16 …     objects being written, in several directories: threads that create files in one wait for it
-//! flush():  syncfs  ->  rename each to objects/ab/cdef….EXT  ->  fsync of the directories
+//! flush():  syncfs  ->  rename each to objects/ab/cdef….EXT  ->  fsync of the directories, or syncfs where they are many
 //! ```
 //! A killed writer leaves nothing visible; a name that is visible has its whole content, also after a power cut.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek as _, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use libdeflater::{CompressionLvl, Compressor};
 use rustix::fs::{Mode as Bits, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use sha2::{Digest as _, Sha256};
 
+use super::deflate::{deflate, inflate};
 use super::read::{self, OSTREE_META};
-use super::{Mode, Repo};
+use super::settings::Reserve;
+use super::{Mode, Repo, RepoLock, bare};
 use crate::object::{FileMeta, ObjectType, path_with_extension};
 use crate::verity;
 use crate::{Checksum, Error};
@@ -35,8 +36,8 @@ const WHOLE: u64 = 4 << 20;
 const SHARDS: u64 = 8;
 /// No file of a tree is larger, unless a signed commit says so.
 const MAX_FILE: u64 = 64 << 30;
-/// Level 6, as the stock tools'.
-const LEVEL: i32 = 6;
+/// With so many directories to sync, syncing the file system once more is cheaper.
+const FEW_DIRS: usize = 8;
 
 /// Whether file objects get fs-verity, so that the kernel checks every read of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,30 +116,15 @@ fn check_declared(meta: &FileMeta, size: Option<u64>) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
-/// Inflates a whole stream into exactly `size` bytes.
-fn inflate(body: &[u8], size: u64) -> io::Result<Vec<u8>> {
-    let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
-    // Deflate cannot do better than 1032 to 1, so a small body never makes a large allocation.
-    if size > (body.len() as u64).saturating_mul(1032) {
-        return Err(invalid("truncated, or it declares more than it can hold"));
-    }
-    let size = usize::try_from(size).map_err(|_| invalid("too large"))?;
-    let mut content = vec![0; size];
-    match libdeflater::Decompressor::new().deflate_decompress(body, &mut content) {
-        Ok(count) if count == size => Ok(content),
-        Ok(count) => Err(invalid(&format!("truncated: {} bytes are missing", size - count))),
-        Err(libdeflater::DecompressionError::InsufficientSpace) => Err(invalid("longer than its header says")),
-        Err(libdeflater::DecompressionError::BadData) => Err(invalid("the compressed data is damaged or truncated")),
-    }
-}
-
 /// A batch of objects. Dropping it without `flush` forgets what was not flushed.
 pub struct Staging<'r> {
     repo: &'r Repo,
     dir: PathBuf,
     fd: OwnedFd,
     _own: OwnedFd,
-    _shared: sys::Lock,
+    _shared: RepoLock,
+    /// Bytes that may be written before the file system is too full.
+    room: u64,
     verity: Verity,
     state: Mutex<State>,
     next: AtomicU64,
@@ -151,7 +137,10 @@ struct State {
     claimed: HashSet<(ObjectType, Checksum)>,
     /// Complete files: name in the staging directory, name below objects/.
     ready: Vec<(String, String)>,
+    /// Since the last flush.
     bytes: u64,
+    /// Since the beginning.
+    written: u64,
 }
 
 impl Repo {
@@ -162,8 +151,8 @@ impl Repo {
 
     /// Begins a batch of objects; file objects get fs-verity as `verity` says (bare-user repositories only).
     pub fn stage_with(&self, verity: Verity) -> Result<Staging<'_>, Error> {
-        if self.mode == Mode::Bare {
-            return Err(Error::invalid("repositories of mode bare are read only here; use archive or bare-user"));
+        if self.mode == Mode::Bare && !rustix::process::geteuid().is_root() {
+            return Err(Error::invalid("only root can write to a repository of mode bare: it keeps true owners"));
         }
         let shared = self.lock_shared()?;
         let tmp = self.path.join("tmp");
@@ -179,7 +168,25 @@ impl Repo {
         let (fd, own) = (open().map_err(io)?, open().map_err(io)?);
         rustix::fs::flock(&own, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|e| io(e.into()))?;
         let (state, next, shards) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Staging { repo: self, dir, fd, _own: own, _shared: shared, verity, state, next, shards })
+        let room = self.room(&fd).map_err(io)?;
+        Ok(Staging { repo: self, dir, fd, _own: own, _shared: shared, room, verity, state, next, shards })
+    }
+
+    /// Bytes that the file system can take until only the configured reserve is left.
+    fn room(&self, fd: &OwnedFd) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(fd)?;
+        let reserve = match self.settings.reserve {
+            Reserve::Bytes(bytes) => bytes,
+            Reserve::Percent(percent) => (stat.f_blocks / 100).saturating_mul(percent).saturating_mul(stat.f_frsize),
+        };
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize).saturating_sub(reserve))
+    }
+
+    fn reserve(&self) -> String {
+        match self.settings.reserve {
+            Reserve::Bytes(bytes) => format!("min-free-space-size={}MB", bytes >> 20),
+            Reserve::Percent(percent) => format!("min-free-space-percent={percent}"),
+        }
     }
 }
 
@@ -266,10 +273,15 @@ impl<'r> Staging<'r> {
 
     /// Gives a complete file its place in the batch.
     fn keep(&self, mut temp: Temp<'_, 'r>, target: String, stored: u64) -> io::Result<()> {
-        temp.kept = true;
         let mut state = self.lock();
-        state.ready.push((temp.name.clone(), target));
+        if state.written + stored > self.room {
+            let why = format!("too little room: {} of the repository's config would be broken", self.repo.reserve());
+            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+        }
+        temp.kept = true;
+        state.ready.push((std::mem::take(&mut temp.name), target));
         state.bytes += stored;
+        state.written += stored;
         Ok(())
     }
 
@@ -313,7 +325,7 @@ impl<'r> Staging<'r> {
     fn write_claimed(&self, meta: &FileMeta, checksum: &Checksum, content: Content<'_>) -> Result<(), Error> {
         let result = match self.repo.mode {
             Mode::Archive => self.write_archive(meta, content),
-            _ => self.write_bare_user(meta, content),
+            Mode::BareUser | Mode::Bare => self.write_plain(meta, content),
         };
         let io = |e| self.error(ObjectType::File, checksum, e);
         let (temp, hasher, stored) = result.map_err(io)?;
@@ -328,6 +340,13 @@ impl<'r> Staging<'r> {
         let target = self.repo.loose_path(ObjectType::File, sum);
         if self.repo.mode == Mode::Archive {
             readable(&temp.file)?;
+            return self.keep(temp, target, stored);
+        }
+        if self.repo.mode == Mode::Bare {
+            match &meta.symlink {
+                Some(to) => bare::link(&self.dir, &self.fd, &temp.name, to, meta)?,
+                None => bare::seal(&temp.file, meta)?,
+            }
             return self.keep(temp, target, stored);
         }
         rustix::fs::fsetxattr(&temp.file, OSTREE_META, &meta.encode_bare_user(), XattrFlags::empty())?;
@@ -358,7 +377,8 @@ impl<'r> Staging<'r> {
         let content = match content {
             Content::Stream(reader) if meta.size > IN_MEMORY => {
                 temp.file.write_all(&bytes)?;
-                let mut encoder = DeflateEncoder::new(&temp.file, Compression::new(LEVEL as u32));
+                let mut encoder =
+                    DeflateEncoder::new(&temp.file, Compression::new(u32::from(self.repo.settings.zlib_level)));
                 copy_hashing(reader, meta.size, &mut hasher, &mut encoder)?;
                 encoder.finish()?;
                 let stored = temp.file.stream_position()?;
@@ -371,12 +391,13 @@ impl<'r> Staging<'r> {
             Content::Bytes(bytes) => bytes,
         };
         hasher.update(content);
-        deflate(content, &mut bytes)?;
+        deflate(content, self.repo.settings.zlib_level, &mut bytes)?;
         temp.file.write_all(&bytes)?;
         Ok((temp, hasher, bytes.len() as u64))
     }
 
-    fn write_bare_user(&self, meta: &FileMeta, content: Content<'_>) -> io::Result<(Temp<'_, 'r>, Sha256, u64)> {
+    /// The content as it is; of a link, its target.
+    fn write_plain(&self, meta: &FileMeta, content: Content<'_>) -> io::Result<(Temp<'_, 'r>, Sha256, u64)> {
         let mut temp = self.temp()?;
         let mut hasher = meta.hasher();
         if let Some(target) = &meta.symlink {
@@ -511,26 +532,50 @@ impl<'r> Staging<'r> {
         if ready.is_empty() {
             return Ok(());
         }
-        let objects = self.repo.objects_dir();
-        if self.repo.fsync {
+        let fsync = self.repo.settings.fsync;
+        if fsync {
             rustix::fs::syncfs(&self.fd)?;
         }
-        let dirs: BTreeSet<&str> = ready.iter().map(|(_, target)| &target[..2]).collect();
-        for dir in &dirs {
-            match rustix::fs::mkdirat(objects, *dir, Bits::from_raw_mode(0o755)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(e) => return Err(e.into()),
-            }
+        let mut dirs: BTreeMap<&str, Vec<&(String, String)>> = BTreeMap::new();
+        for object in ready {
+            dirs.entry(&object.1[..2]).or_default().push(object);
         }
-        for (name, target) in ready {
-            rustix::fs::renameat(&self.fd, name, objects, target)?;
-        }
-        if self.repo.fsync {
-            for dir in dirs {
-                let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::fs::fsync(rustix::fs::openat(objects, dir, flags, Bits::empty())?)?;
+        let each = fsync && dirs.len() <= FEW_DIRS;
+        let dirs: Vec<_> = dirs.into_iter().collect();
+        let next = AtomicUsize::new(0);
+        // Renames wait for one another only within a directory, and here each has one thread.
+        let work = || -> io::Result<()> {
+            while let Some((dir, objects)) = dirs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.link_dir(dir, objects, each)?;
             }
-            rustix::fs::fsync(objects.as_fd())?;
+            Ok(())
+        };
+        let threads = if dirs.len() <= FEW_DIRS { 1 } else { crate::import::threads(0) };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| Err(io::Error::other("a thread died"))))
+        })?;
+        if fsync && !each {
+            rustix::fs::syncfs(&self.fd)?;
+        } else if fsync {
+            rustix::fs::fsync(self.repo.objects_dir().as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// Gives objects their names in `objects/DIR`.
+    fn link_dir(&self, dir: &str, objects: &[&(String, String)], fsync: bool) -> io::Result<()> {
+        let top = self.repo.objects_dir();
+        match rustix::fs::mkdirat(top, dir, Bits::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        for (name, target) in objects {
+            rustix::fs::renameat(&self.fd, name, top, target)?;
+        }
+        if fsync {
+            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::fsync(rustix::fs::openat(top, dir, flags, Bits::empty())?)?;
         }
         Ok(())
     }
@@ -570,22 +615,4 @@ fn copy_hashing(reader: &mut dyn Read, size: u64, hasher: &mut Sha256, out: &mut
         hasher.update(&buffer[..count]);
         out.write_all(&buffer[..count])?;
     }
-}
-
-/// Appends the raw deflate stream of `content` to `bytes`.
-fn deflate(content: &[u8], bytes: &mut Vec<u8>) -> io::Result<()> {
-    thread_local! {
-        static COMPRESSOR: std::cell::RefCell<Option<Compressor>> = const { std::cell::RefCell::new(None) };
-    }
-    COMPRESSOR.with_borrow_mut(|compressor| {
-        let level = CompressionLvl::new(LEVEL).map_err(|_| io::Error::other("compression level"))?;
-        let compressor = compressor.get_or_insert_with(|| Compressor::new(level));
-        let start = bytes.len();
-        bytes.resize(start + compressor.deflate_compress_bound(content.len()), 0);
-        let size = compressor
-            .deflate_compress(content, &mut bytes[start..])
-            .map_err(|e| io::Error::other(format!("compressing: {e:?}")))?;
-        bytes.truncate(start + size);
-        Ok(())
-    })
 }

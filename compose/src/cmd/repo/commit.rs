@@ -53,6 +53,12 @@ pub struct Args {
     /// Record the size of every object, so that a pull knows what it will fetch (archive only).
     #[arg(long)]
     generate_sizes: bool,
+    /// Do not read again what has not changed since the last commit of this directory.
+    #[arg(long)]
+    stat_cache: bool,
+    /// Know files that are hard links to objects of the repository, as a checkout's are, without reading them.
+    #[arg(long)]
+    link_checkout_speedup: bool,
     /// Compute fs-verity digests in the same read and remember them.
     #[arg(long)]
     verity: bool,
@@ -85,7 +91,8 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     };
     let changes = args.owner_uid.is_some() || args.owner_gid.is_some() || args.no_xattrs;
     let modify: Option<import::Modify<'_>> = if changes { Some(&modify) } else { None };
-    let options = import::Options { modify, verity: args.verity, ..import::Options::default() };
+    let (cache, links) = (args.stat_cache, args.link_checkout_speedup);
+    let options = import::Options { modify, verity: args.verity, cache, links, ..import::Options::default() };
     let imported = import::directory(repo, dir, &options)?;
 
     let mut builder = Builder::new(imported.root_tree, imported.root_meta, timestamp);

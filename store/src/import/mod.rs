@@ -1,13 +1,18 @@
-//! A directory becomes a tree of objects.
+//! A directory becomes a tree of objects; so does a tree in memory.
 //!
 //! ```text
 //! scan     one thread: names, kinds, owners; refuses what a tree cannot hold
 //! files    every core, largest first: read once -> checksum and fs-verity digest; known? skip : compress, write
 //! trees    one thread, leaves first: dirtree, dirmeta
 //! flush    sync, rename: only now is anything visible
+//!
+//! cache    what has not changed since the last time   memory   a tree in memory
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+mod cache;
+mod memory;
+
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -18,9 +23,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use sha2::Digest as _;
 
 use crate::digests::{Digesting, Digests};
-use crate::object::{DirMeta, DirTree, FileMeta, ObjectType, Xattrs, valid_name};
-use crate::repo::{Content, IN_MEMORY, Staging, file_xattrs, link_xattrs};
+use crate::object::{DirMeta, DirTree, FileMeta, ObjectType, Xattrs};
+use crate::repo::{Content, IN_MEMORY, Staging, file_xattrs, hash_all, link_xattrs};
 use crate::{Checksum, Error, Repo, verity};
+
+pub use memory::{Node, tree};
+
+use cache::{Cache, Seen};
 
 /// What of a file's metadata an import may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +58,10 @@ pub struct Options<'a> {
     pub modify: Option<Modify<'a>>,
     /// Compute fs-verity digests in the same read and remember them in the repository.
     pub verity: bool,
+    /// Do not read again what has not changed since the last import of this directory; see the module `cache`.
+    pub cache: bool,
+    /// Files that are hard links to objects of this repository (a checkout) are known by that, and not read.
+    pub links: bool,
     /// Threads; 0 uses every core.
     pub threads: usize,
 }
@@ -86,66 +99,23 @@ pub fn directory(repo: &Repo, root: &Path, options: &Options<'_>) -> Result<Impo
     let digests = options.verity.then(|| repo.digests()).transpose()?;
     let staging = repo.stage()?;
     let mut scan = Scan { root, options, files: Vec::new(), seen: HashMap::new(), stats: Stats::default() };
+    // Opened before the scan: what changes after it is younger than the limit.
+    let cache = options.cache.then(|| Cache::open(repo, root)).transpose()?;
     let dir = scan.dir("/")?;
     let Scan { files, mut stats, .. } = scan;
-    let job = Job { root, options, staging: &staging, digests: digests.as_ref(), files: &files };
+    let links = if options.links && options.modify.is_none() { repo.object_inodes()? } else { HashMap::new() };
+    let (digests_used, cache_used) = (digests.as_ref(), cache.as_ref());
+    let job = Job { root, options, staging: &staging, digests: digests_used, cache: cache_used, links, files: &files };
     let sums = job.run(&mut stats)?;
     let (root_tree, root_meta) = write_dir(&staging, &dir, &sums)?;
     staging.flush()?;
     if let Some(digests) = digests {
         digests.save()?;
     }
-    Ok(Imported { root_tree, root_meta, stats })
-}
-
-/// A tree in memory.
-#[derive(Clone, Debug)]
-pub enum Node {
-    /// A directory.
-    Dir(DirMeta, BTreeMap<String, Node>),
-    /// A regular file or symbolic link; the size in the metadata is ignored.
-    File(FileMeta, Vec<u8>),
-}
-
-/// Imports a tree that is in memory; `root` must be a directory.
-pub fn tree(repo: &Repo, root: &Node) -> Result<Imported, Error> {
-    let staging = repo.stage()?;
-    let mut stats = Stats::default();
-    let Node::Dir(meta, entries) = root else { return Err(Error::invalid("the root of a tree is a directory")) };
-    let (root_tree, root_meta) = write_node(&staging, meta, entries, &mut stats)?;
-    staging.flush()?;
-    Ok(Imported { root_tree, root_meta, stats })
-}
-
-fn write_node(
-    staging: &Staging<'_>,
-    meta: &DirMeta,
-    entries: &BTreeMap<String, Node>,
-    stats: &mut Stats,
-) -> Result<(Checksum, Checksum), Error> {
-    stats.dirs += 1;
-    let mut dirtree = DirTree::default();
-    for (name, node) in entries {
-        if !valid_name(name) {
-            return Err(Error::invalid(format!("{name:?} cannot be the name of a file")));
-        }
-        match node {
-            Node::Dir(meta, entries) => {
-                let (tree, meta) = write_node(staging, meta, entries, stats)?;
-                dirtree.dirs.push((name.clone(), tree, meta));
-            }
-            Node::File(meta, content) => {
-                let meta = FileMeta { size: content.len() as u64, ..meta.clone() };
-                let (checksum, new) = staging.write_bytes(&meta, content)?;
-                stats.files += u64::from(meta.symlink.is_none());
-                stats.symlinks += u64::from(meta.symlink.is_some());
-                stats.new_files += u64::from(new);
-                dirtree.files.push((name.clone(), checksum));
-            }
-        }
+    if let Some(cache) = cache {
+        cache.save()?;
     }
-    let tree = staging.write_metadata(ObjectType::DirTree, &dirtree.encode())?;
-    Ok((tree, staging.write_metadata(ObjectType::DirMeta, &meta.encode())?))
+    Ok(Imported { root_tree, root_meta, stats })
 }
 
 struct ScannedDir {
@@ -158,6 +128,7 @@ struct ScannedDir {
 struct ScannedFile {
     path: String,
     meta: FileMeta,
+    seen: Seen,
 }
 
 struct Scan<'a> {
@@ -250,7 +221,7 @@ impl Scan<'_> {
         let size = if symlink.is_some() { 0 } else { stat.len() };
         // Xattrs of regular files are read with their content, on all cores.
         let meta = FileMeta { uid: stat.uid(), gid: stat.gid(), mode: stat.mode(), symlink, xattrs, size };
-        self.files.push(ScannedFile { path, meta });
+        self.files.push(ScannedFile { path, meta, seen: Seen::of(stat) });
         Ok(self.files.len() - 1)
     }
 }
@@ -260,6 +231,9 @@ struct Job<'a> {
     options: &'a Options<'a>,
     staging: &'a Staging<'a>,
     digests: Option<&'a Digests>,
+    cache: Option<&'a Cache>,
+    /// Device and inode of every file object.
+    links: HashMap<(u64, u64), Checksum>,
     files: &'a [ScannedFile],
 }
 
@@ -337,15 +311,34 @@ impl Job<'_> {
             let (checksum, new) = self.staging.write_bytes(&meta, &[])?;
             return Ok((checksum, 0, new));
         }
+        if let Some(checksum) = self.links.get(&file.seen.inode()) {
+            return Ok((*checksum, 0, false));
+        }
+        // What it becomes if it has no attributes of its own; if it has and they are changed, it must be read.
+        let modified = self.options.modify.is_some();
+        let identity = self
+            .cache
+            .map(|_| cache::identity(&self.changed(path, &file.meta, Xattrs::new(), file.meta.size), modified));
+        let known = self.cache.zip(identity).and_then(|(cache, identity)| cache.get(&file.seen, &identity));
+        if let Some(checksum) = known {
+            let digest = self.digests.is_none_or(|d| file.meta.size == 0 || d.get(&checksum).is_some());
+            if digest && self.staging.has(ObjectType::File, &checksum) {
+                self.remember(file, identity, &checksum);
+                return Ok((checksum, 0, false));
+            }
+        }
         let io = |e| failed(path, e);
         let nofollow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
         let mut real =
             fs::OpenOptions::new().read(true).custom_flags(nofollow).open(self.root.join(&path[1..])).map_err(io)?;
         let xattrs = file_xattrs(&real).map_err(io)?;
         let size = real.metadata().map_err(io)?.len();
+        let identity = identity.filter(|_| !modified || xattrs.is_empty());
         if size > IN_MEMORY {
             let meta = self.changed(path, &file.meta, xattrs, size);
-            return self.large(path, &meta, &mut real).map(|(checksum, new)| (checksum, size, new));
+            let (checksum, new) = self.large(path, &meta, &mut real)?;
+            self.remember(file, identity, &checksum);
+            return Ok((checksum, size, new));
         }
         buffer.clear();
         buffer.reserve(usize::try_from(size).unwrap_or(0) + 1);
@@ -357,7 +350,14 @@ impl Job<'_> {
                 digests.insert(&checksum, verity::digest(buffer));
             }
         }
+        self.remember(file, identity, &checksum);
         Ok((checksum, buffer.len() as u64, new))
+    }
+
+    fn remember(&self, file: &ScannedFile, identity: Option<[u8; 16]>, checksum: &Checksum) {
+        if let Some((cache, identity)) = self.cache.zip(identity) {
+            cache.put(&file.seen, &identity, checksum);
+        }
     }
 
     /// Too large for memory: read once to know its name, and again only if it is new.
@@ -366,7 +366,7 @@ impl Job<'_> {
         let mut hasher = meta.hasher();
         if let Some(digests) = self.digests {
             let mut reader = Digesting::new(&mut *real);
-            io::copy(&mut reader, &mut hasher).map_err(io)?;
+            hash_all(&mut reader, &mut hasher).map_err(io)?;
             let digest = reader.hasher.finish();
             let checksum = Checksum(hasher.finalize_reset().into());
             digests.insert(&checksum, digest);
@@ -374,7 +374,7 @@ impl Job<'_> {
             let new = self.staging.write_known(meta, &checksum, Content::Stream(real))?;
             return Ok((checksum, new));
         }
-        io::copy(real, &mut hasher).map_err(io)?;
+        hash_all(real, &mut hasher).map_err(io)?;
         let checksum = Checksum(hasher.finalize().into());
         real.rewind().map_err(io)?;
         Ok((checksum, self.staging.write_known(meta, &checksum, Content::Stream(real))?))
@@ -407,6 +407,7 @@ pub(crate) fn threads(wanted: usize) -> usize {
 mod tests {
     use super::*;
     use crate::Mode;
+    use std::collections::BTreeMap;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     fn sample(dir: &Path) {
@@ -416,6 +417,16 @@ mod tests {
         fs::hard_link(dir.join("usr/bin/hello"), dir.join("usr/bin/hallo")).unwrap();
         symlink("hello", dir.join("usr/bin/hi")).unwrap();
         fs::write(dir.join("usr/empty"), "").unwrap();
+    }
+
+    fn entry(repo: &Repo, tree: &Imported, path: &str) -> Option<crate::Entry> {
+        let mut found = None;
+        repo.walk_tree(&tree.root_tree, &tree.root_meta, &mut |p, entry| {
+            found = if p == path { Some(entry) } else { found };
+            Ok(())
+        })
+        .unwrap();
+        found
     }
 
     #[test]
@@ -446,6 +457,55 @@ mod tests {
             results.push((first.root_tree, first.root_meta));
         }
         assert_eq!(results[0], results[1]);
+    }
+
+    #[test]
+    fn a_cache_changes_nothing_but_what_is_read() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let root = dir.path().join("root");
+        sample(&root);
+        let repo = Repo::create(&dir.path().join("repo"), Mode::Archive).unwrap();
+        let options = Options { cache: true, ..Options::default() };
+        let first = directory(&repo, &root, &options).unwrap();
+        assert_eq!(first.stats.bytes, 6);
+        // Too young to be remembered.
+        assert_eq!(directory(&repo, &root, &options).unwrap().stats.bytes, 6);
+        std::thread::sleep(std::time::Duration::from_millis(2100));
+        directory(&repo, &root, &options).unwrap();
+        let cached = directory(&repo, &root, &options).unwrap();
+        assert_eq!((cached.stats.bytes, cached.root_tree), (0, first.root_tree));
+        // Same size and time of modification, other content: the change time tells.
+        let path = root.join("usr/bin/hello");
+        let times = fs::FileTimes::new().set_modified(fs::metadata(&path).unwrap().modified().unwrap());
+        fs::write(&path, "HELLO\n").unwrap();
+        File::options().append(true).open(&path).unwrap().set_times(times).unwrap();
+        let changed = directory(&repo, &root, &options).unwrap();
+        let plain = directory(&repo, &root, &Options::default()).unwrap();
+        assert_ne!(changed.root_tree, first.root_tree);
+        assert_eq!(changed.root_tree, plain.root_tree);
+        // Other owners, same files: what was remembered does not fit.
+        let modify: Modify<'_> = &|_, attributes| attributes.uid = 7;
+        let one =
+            directory(&repo, &root, &Options { modify: Some(modify), cache: true, ..Options::default() }).unwrap();
+        let two = directory(&repo, &root, &Options { modify: Some(modify), ..Options::default() }).unwrap();
+        assert_eq!(one.root_tree, two.root_tree);
+    }
+
+    #[test]
+    fn hard_links_to_objects_are_known() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let root = dir.path().join("root");
+        sample(&root);
+        let repo = Repo::create(&dir.path().join("repo"), Mode::BareUser).unwrap();
+        let first = directory(&repo, &root, &Options::default()).unwrap();
+        let Some(crate::Entry::File { checksum }) = entry(&repo, &first, "/usr/bin/hello") else { panic!("no file") };
+        for name in ["hello", "hallo"] {
+            fs::remove_file(root.join("usr/bin").join(name)).unwrap();
+            let object = repo.path().join("objects").join(repo.loose_path(ObjectType::File, &checksum));
+            fs::hard_link(object, root.join("usr/bin").join(name)).unwrap();
+        }
+        let again = directory(&repo, &root, &Options { links: true, ..Options::default() }).unwrap();
+        assert_eq!((again.stats.bytes, again.root_tree), (0, first.root_tree));
     }
 
     #[test]

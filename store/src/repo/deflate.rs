@@ -1,0 +1,190 @@
+//! Raw deflate of whole files: what a `.filez` holds.
+//!
+//! The level is zlib's, as the configuration counts; the encoder is another one, whose levels are worth more. Each is
+//! mapped to the cheapest that makes files no more than 2 % larger, taken together, than zlib would. What cannot be
+//! compressed (modules, firmware and archives that already are) is stored: trying costs more than all the rest.
+
+use std::cell::RefCell;
+use std::io;
+
+use libdeflater::{CompressionLvl, Compressor, DecompressionError, Decompressor};
+
+/// Largest stored block.
+const BLOCK: usize = 65_535;
+/// Bytes looked at to find out whether content can be compressed, and in how many places.
+const SAMPLE: usize = 64 << 10;
+const PLACES: usize = 4;
+/// Fewer bytes say nothing.
+const LEAST: usize = 2 << 10;
+/// Bits of information in a byte from which on it does not pay to try.
+const DENSE: f64 = 7.97;
+
+/// The encoder's level for a level of zlib.
+fn level(zlib: u8) -> i32 {
+    match zlib {
+        0 => 0,
+        1 | 2 => 1,
+        3 | 4 => 2,
+        5 => 3,
+        6 => 4,
+        7 => 5,
+        8 => 6,
+        _ => 8,
+    }
+}
+
+/// Appends the raw deflate stream of `content` to `bytes`.
+pub(crate) fn deflate(content: &[u8], zlib: u8, bytes: &mut Vec<u8>) -> io::Result<()> {
+    thread_local! {
+        static COMPRESSOR: RefCell<Option<(u8, Compressor)>> = const { RefCell::new(None) };
+    }
+    if zlib == 0 || dense(content) {
+        store(content, bytes);
+        return Ok(());
+    }
+    COMPRESSOR.with_borrow_mut(|compressor| {
+        if compressor.as_ref().is_none_or(|(made_for, _)| *made_for != zlib) {
+            let level = CompressionLvl::new(level(zlib)).map_err(|_| io::Error::other("compression level"))?;
+            *compressor = Some((zlib, Compressor::new(level)));
+        }
+        let Some((_, compressor)) = compressor else { return Err(io::Error::other("no compressor")) };
+        let start = bytes.len();
+        bytes.resize(start + compressor.deflate_compress_bound(content.len()), 0);
+        let size = compressor
+            .deflate_compress(content, &mut bytes[start..])
+            .map_err(|e| io::Error::other(format!("compressing: {e:?}")))?;
+        bytes.truncate(start + size);
+        Ok(())
+    })
+}
+
+/// Stored blocks: a header of five bytes for each 64 KiB.
+fn store(content: &[u8], bytes: &mut Vec<u8>) {
+    bytes.reserve(content.len() + 5 * (content.len() / BLOCK + 1));
+    let mut blocks = content.chunks(BLOCK).peekable();
+    if content.is_empty() {
+        bytes.extend_from_slice(&[1, 0, 0, 0xff, 0xff]);
+    }
+    while let Some(block) = blocks.next() {
+        let length = block.len() as u16;
+        bytes.push(u8::from(blocks.peek().is_none()));
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&(!length).to_le_bytes());
+        bytes.extend_from_slice(block);
+    }
+}
+
+/// Whether every byte value is about equally frequent in several samples: so it is in what was compressed already.
+fn dense(content: &[u8]) -> bool {
+    if content.len() < LEAST {
+        return false;
+    }
+    let mut counts = [0u32; 256];
+    let mut total = 0u32;
+    let each = SAMPLE / PLACES;
+    for place in 0..PLACES {
+        let (start, end) = if content.len() <= SAMPLE {
+            (content.len() * place / PLACES, content.len() * (place + 1) / PLACES)
+        } else {
+            let start = (content.len() - each) / (PLACES - 1) * place;
+            (start, start + each)
+        };
+        for byte in &content[start..end] {
+            counts[usize::from(*byte)] += 1;
+        }
+        total += (end - start) as u32;
+    }
+    let total = f64::from(total);
+    let bits: f64 = counts.iter().filter(|n| **n > 0).map(|n| f64::from(*n)).map(|n| -n * (n / total).log2()).sum();
+    // A small sample of even bytes looks uneven; this much is due to its size alone.
+    let bias = 255.0 / (2.0 * total * std::f64::consts::LN_2);
+    bits / total + bias >= DENSE
+}
+
+/// Inflates a whole stream into exactly `size` bytes, which replace what is in `content`.
+pub(crate) fn inflate_into(body: &[u8], size: u64, content: &mut Vec<u8>) -> io::Result<()> {
+    thread_local! {
+        static DECOMPRESSOR: RefCell<Decompressor> = RefCell::new(Decompressor::new());
+    }
+    let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+    // Deflate cannot do better than 1032 to 1, so a small body never makes a large allocation.
+    if size > (body.len() as u64).saturating_mul(1032) {
+        return Err(invalid("truncated, or it declares more than it can hold"));
+    }
+    let size = usize::try_from(size).map_err(|_| invalid("too large"))?;
+    // What is there need not be cleared: it is written over, or the result is an error.
+    content.resize(size, 0);
+    match DECOMPRESSOR.with_borrow_mut(|d| d.deflate_decompress(body, content)) {
+        Ok(count) if count == size => Ok(()),
+        Ok(count) => Err(invalid(&format!("truncated: {} bytes are missing", size - count))),
+        Err(DecompressionError::InsufficientSpace) => Err(invalid("longer than its header says")),
+        Err(DecompressionError::BadData) => Err(invalid("the compressed data is damaged or truncated")),
+    }
+}
+
+/// Inflates a whole stream into exactly `size` bytes.
+pub(crate) fn inflate(body: &[u8], size: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    inflate_into(body, size, &mut content)?;
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Bytes without any pattern.
+    fn noise(count: usize) -> Vec<u8> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 24) as u8
+        };
+        std::iter::repeat_with(next).take(count).collect()
+    }
+
+    fn round_trip(content: &[u8], level: u8) -> usize {
+        let mut bytes = b"header".to_vec();
+        deflate(content, level, &mut bytes).unwrap();
+        assert_eq!(inflate(&bytes[6..], content.len() as u64).unwrap(), content);
+        let mut stock = Vec::new();
+        io::Read::read_to_end(&mut flate2::read::DeflateDecoder::new(&bytes[6..]), &mut stock).unwrap();
+        assert_eq!(stock, content);
+        bytes.len() - 6
+    }
+
+    #[test]
+    fn noise_is_stored_and_text_is_not() {
+        for size in [LEAST, BLOCK, BLOCK + 1, 3 * BLOCK, 1 << 20] {
+            let stored = round_trip(&noise(size), 6);
+            assert!(stored <= size + 5 * (size / BLOCK + 1), "{size}: {stored}");
+        }
+        let text: Vec<u8> = (0..100_000u32).flat_map(|n| n.to_string().into_bytes()).collect();
+        assert!(round_trip(&text, 6) < text.len() / 2);
+        assert!(!dense(&text) && dense(&noise(1 << 20)));
+        // Noise in front of something that can be compressed does not hide it.
+        let mut mixed = noise(100_000);
+        mixed.resize(1 << 20, 7);
+        assert!(round_trip(&mixed, 6) < 200_000);
+    }
+
+    #[test]
+    fn a_stream_of_another_length_is_refused() {
+        let mut bytes = Vec::new();
+        deflate(b"hello hello hello", 6, &mut bytes).unwrap();
+        assert!(inflate(&bytes, 16).unwrap_err().to_string().contains("longer"));
+        assert!(inflate(&bytes, 18).unwrap_err().to_string().contains("1 bytes are missing"));
+        assert!(inflate(&bytes[..5], 17).is_err());
+        assert!(inflate(&bytes, u64::MAX).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn everything_comes_back(content in prop::collection::vec(any::<u8>(), 0..70_000), level in 0..10u8) {
+            round_trip(&content, level);
+        }
+    }
+}
