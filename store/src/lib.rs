@@ -4,7 +4,7 @@
 //! checksum   Checksum       the SHA-256 that names everything
 //! value      Value, Dict    GVariant a{sv}: metadata of commits
 //! object     DirTree …      encodings of objects, and what makes one invalid
-//! sign       Keyring …      ed25519 over commits, libostree's key files
+//! sign       Keyring …      signatures over commits and summaries, libostree's key files
 //! verity     Hasher …       fs-verity digests, and the kernel's part in them
 //! -- feature "full" --
 //! repo       Repo           objects and refs on disk; Staging makes a batch of objects visible durably
@@ -12,6 +12,8 @@
 //! commit     Builder        a tree becomes a commit
 //! digests    Digests        fs-verity digests by object, remembered
 //! delta      generate, apply  static deltas in the stock format
+//! keyfile    KeyFile        the file config
+//! remote     Config         a remote in it: address, keys, what must be signed
 //! pull       local, http    objects from another repository, verified while they stream
 //! fsck, gc, diff            what is damaged, what nobody needs, what changed
 //! summary, checkout         all refs in one file; a tree as a directory
@@ -49,7 +51,11 @@ pub mod gc;
 #[cfg(feature = "full")]
 pub mod import;
 #[cfg(feature = "full")]
+pub mod keyfile;
+#[cfg(feature = "full")]
 pub mod pull;
+#[cfg(feature = "full")]
+pub mod remote;
 #[cfg(feature = "full")]
 mod repo;
 #[cfg(feature = "full")]

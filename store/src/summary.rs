@@ -1,54 +1,230 @@
 //! The file `summary`: every ref of a repository in one, for clients that ask for it first.
 //!
 //! ```text
-//! (a(s(taya{sv}))a{sv})    ref: name, (size of the commit object, commit, {timestamp, version}); facts about the repository
+//! summary       (a(s(taya{sv}))a{sv})   ref: name, (size of the commit object, commit, {timestamp, version}); facts
+//! summary.sig   a{sv}                   signatures over the bytes of the summary, below the same keys as a commit's
 //! ```
+//! The signature of a summary says which refs there are and what they point to now: a client that has seen a newer one
+//! refuses an older one (`ostree.summary.last-modified`), and every client refuses one that has expired
+//! (`ostree.summary.expires`).
 
-use crate::gv::{self, Writer};
-use crate::value::{Dict, Value, encode_dict};
-use crate::{Error, ObjectType, Repo};
+use std::path::Path;
 
-/// The bytes of the summary of a repository's local refs. It holds no clock: the same refs give the same bytes.
-pub fn encode(repo: &Repo) -> Result<Vec<u8>, Error> {
-    let mut refs = Writer::new();
-    let mut newest = 0;
-    for (name, checksum) in repo.refs()? {
-        let commit = repo.load_commit(&checksum)?;
-        newest = newest.max(commit.timestamp);
-        let mut facts = Dict::from([("ostree.commit.timestamp".to_owned(), big_endian(commit.timestamp))]);
-        if let Some(version) = commit.version() {
-            facts.insert("ostree.commit.version".to_owned(), version.into());
-        }
-        // The size alone is in the byte order of the writer's machine; that is how the format came to be.
-        let mut inner = Writer::new();
-        let size = repo.stored_size(ObjectType::Commit, &checksum)?;
-        inner.plain(8, &size.to_le_bytes()).framed(1, &checksum.0).plain(8, &encode_dict(&facts));
-        let mut entry = Writer::new();
-        entry.framed(1, &gv::nul(&name)).plain(8, &inner.tuple());
-        refs.framed(8, &entry.tuple());
-    }
-    let facts = Dict::from([
-        ("ostree.summary.last-modified".to_owned(), big_endian(newest)),
-        ("ostree.summary.mode".to_owned(), repo.mode().name().into()),
-        ("ostree.summary.tombstone-commits".to_owned(), false.into()),
-    ]);
-    let mut summary = Writer::new();
-    summary.framed(8, &refs.array()).plain(8, &encode_dict(&facts));
-    Ok(summary.tuple())
+use crate::gv::{self, Malformed, Type, Writer};
+use crate::value::{Dict, Value, decode_dict, encode_dict};
+use crate::{Checksum, Error, ObjectType, Repo};
+
+/// Facts: when it was written.
+pub const LAST_MODIFIED: &str = "ostree.summary.last-modified";
+/// Facts: when it is no longer good.
+pub const EXPIRES: &str = "ostree.summary.expires";
+/// Facts: delta name to checksum of its superblock.
+pub const STATIC_DELTAS: &str = "ostree.static-deltas";
+/// Facts about a ref: the time of the commit.
+pub const COMMIT_TIMESTAMP: &str = "ostree.commit.timestamp";
+/// Facts about a ref: the version of the commit.
+pub const COMMIT_VERSION: &str = "ostree.commit.version";
+/// No summary is larger: as the stock tools.
+pub const MAX_SUMMARY: u64 = 10 << 20;
+
+/// What a summary says of one ref.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ref {
+    /// Its name.
+    pub name: String,
+    /// Bytes of the commit object.
+    pub size: u64,
+    /// The commit.
+    pub commit: Checksum,
+    /// Time, version and more.
+    pub facts: Dict,
 }
 
+/// A summary, taken apart.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// The refs, in the order of their names.
+    pub refs: Vec<Ref>,
+    /// Facts about the repository.
+    pub facts: Dict,
+}
+
+/// A number that is stored big-endian in a format whose numbers are the machine's.
 fn big_endian(number: u64) -> Value {
     Value::U64(number.swap_bytes())
 }
 
+impl Summary {
+    /// Takes a summary apart. Names that cannot be refs make it invalid, and so does one that is there twice.
+    pub fn decode(bytes: &[u8]) -> Result<Summary, Malformed> {
+        let ty = Type::parse("(a(s(taya{sv}))a{sv})")?;
+        gv::check(&ty, bytes, 0)?;
+        let entry = Type::parse("(s(taya{sv}))")?;
+        let members = [Type::parse("a(s(taya{sv}))")?, Type::parse("a{sv}")?];
+        let parts = gv::tuple(&members, bytes)?;
+        let mut refs: Vec<Ref> = Vec::new();
+        for item in gv::array(&entry, parts[0])? {
+            let pair = gv::tuple(&[Type::parse("s")?, Type::parse("(taya{sv})")?], item)?;
+            let inner = gv::tuple(&[Type::parse("t")?, Type::parse("ay")?, Type::parse("a{sv}")?], pair[1])?;
+            let name = gv::string(pair[0])?;
+            if !crate::valid_ref(name) {
+                return gv::bad(format!("{name:?} cannot be the name of a ref"));
+            }
+            if refs.last().is_some_and(|last| last.name.as_str() >= name) {
+                return gv::bad(format!("ref {name:?} is there twice or out of order"));
+            }
+            let Ok(size) = inner[0].try_into().map(u64::from_le_bytes) else { return gv::bad("size of a commit") };
+            let Some(commit) = Checksum::from_bytes(inner[1]) else { return gv::bad("checksum of a commit") };
+            refs.push(Ref { name: name.to_owned(), size, commit, facts: decode_dict(inner[2])? });
+        }
+        Ok(Summary { refs, facts: decode_dict(parts[1])? })
+    }
+
+    /// The bytes of the file.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut refs = Writer::new();
+        for entry in &self.refs {
+            // The size alone is in the byte order of the writer's machine; that is how the format came to be.
+            let mut inner = Writer::new();
+            inner.plain(8, &entry.size.to_le_bytes()).framed(1, &entry.commit.0).plain(8, &encode_dict(&entry.facts));
+            let mut pair = Writer::new();
+            pair.framed(1, &gv::nul(&entry.name)).plain(8, &inner.tuple());
+            refs.framed(8, &pair.tuple());
+        }
+        let mut summary = Writer::new();
+        summary.framed(8, &refs.array()).plain(8, &encode_dict(&self.facts));
+        summary.tuple()
+    }
+
+    /// The commit a ref points to.
+    pub fn commit(&self, name: &str) -> Option<Checksum> {
+        let found = self.refs.binary_search_by(|entry| entry.name.as_str().cmp(name));
+        found.ok().map(|index| self.refs[index].commit)
+    }
+
+    /// When it was written, in seconds since 1970.
+    pub fn last_modified(&self) -> Option<u64> {
+        self.facts.get(LAST_MODIFIED).and_then(Value::as_u64).map(u64::swap_bytes)
+    }
+
+    /// When it is no longer good.
+    pub fn expires(&self) -> Option<u64> {
+        self.facts.get(EXPIRES).and_then(Value::as_u64).map(u64::swap_bytes)
+    }
+}
+
+/// The summary of a repository's local refs. It holds no clock: the same refs give the same bytes.
+pub fn of_repo(repo: &Repo) -> Result<Summary, Error> {
+    let mut summary = Summary::default();
+    let mut newest = 0;
+    for (name, checksum) in repo.refs()? {
+        let commit = repo.load_commit(&checksum)?;
+        newest = newest.max(commit.timestamp);
+        let mut facts = Dict::from([(COMMIT_TIMESTAMP.to_owned(), big_endian(commit.timestamp))]);
+        if let Some(version) = commit.version() {
+            facts.insert(COMMIT_VERSION.to_owned(), version.into());
+        }
+        let size = repo.stored_size(ObjectType::Commit, &checksum)?;
+        summary.refs.push(Ref { name, size, commit: checksum, facts });
+    }
+    summary.facts = Dict::from([
+        (LAST_MODIFIED.to_owned(), big_endian(newest)),
+        ("ostree.summary.mode".to_owned(), repo.mode().name().into()),
+        ("ostree.summary.tombstone-commits".to_owned(), repo.tombstones()?.into()),
+    ]);
+    Ok(summary)
+}
+
+/// The bytes of the summary of a repository's local refs.
+pub fn encode(repo: &Repo) -> Result<Vec<u8>, Error> {
+    Ok(of_repo(repo)?.encode())
+}
+
 /// Writes the summary. A signature over the old one goes first: it would make clients refuse the new one.
 pub fn write(repo: &Repo) -> Result<(), Error> {
-    let bytes = encode(repo)?;
+    write_bytes(repo, &encode(repo)?)
+}
+
+/// Writes a summary that was made elsewhere, or holds more than `write` puts in.
+pub fn write_bytes(repo: &Repo, bytes: &[u8]) -> Result<(), Error> {
     let path = repo.path().join("summary");
     let io = |e| Error::io(format!("writing {}", path.display()), e);
     if std::fs::read(&path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
     sys::file::remove(&repo.path().join("summary.sig")).map_err(io)?;
-    sys::file::replace(&path, &bytes, 0o644).map_err(io)
+    sys::file::replace(&path, bytes, 0o644).map_err(io)
+}
+
+/// The bytes of the summary and its signatures, as far as they are there.
+pub fn read(repo: &Path) -> Result<(Option<Vec<u8>>, Dict), Error> {
+    let file = |name: &str| match std::fs::read(repo.join(name)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).map_err(|e| Error::io(format!("reading {}", repo.join(name).display()), e)),
+    };
+    let invalid = |e| Error::invalid(format!("{}: {e}", repo.join("summary.sig").display()));
+    let signatures = file("summary.sig")?.map(|bytes| decode_dict(&bytes)).transpose().map_err(invalid)?;
+    Ok((file("summary")?, signatures.unwrap_or_default()))
+}
+
+/// Signs the summary that is there: `add` adds its signature over the bytes to those that are there.
+pub fn sign<E: From<Error>>(repo: &Repo, add: impl FnOnce(&mut Dict, &[u8]) -> Result<(), E>) -> Result<(), E> {
+    let (bytes, mut signatures) = read(repo.path())?;
+    let bytes = bytes.ok_or_else(|| Error::invalid("there is no summary to sign; write one first"))?;
+    add(&mut signatures, &bytes)?;
+    let path = repo.path().join("summary.sig");
+    let written = sys::file::replace(&path, &encode_dict(&signatures), 0o644);
+    Ok(written.map_err(|e| Error::io(format!("writing {}", path.display()), e))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn summary(names: &[&str]) -> Summary {
+        let entry = |name: &&str| Ref {
+            name: (*name).to_owned(),
+            size: 99,
+            commit: Checksum::of(name.as_bytes()),
+            facts: Dict::from([(COMMIT_TIMESTAMP.to_owned(), big_endian(5))]),
+        };
+        let facts = Dict::from([(LAST_MODIFIED.to_owned(), big_endian(7))]);
+        Summary { refs: names.iter().map(entry).collect(), facts }
+    }
+
+    #[test]
+    fn a_summary_round_trips() {
+        let one = summary(&["a", "b/c", "d"]);
+        let again = Summary::decode(&one.encode()).unwrap();
+        assert_eq!(again, one);
+        assert_eq!(again.commit("b/c"), Some(Checksum::of(b"b/c")));
+        assert_eq!((again.commit("b"), again.last_modified(), again.expires()), (None, Some(7), None));
+        assert_eq!(Summary::decode(&Summary::default().encode()).unwrap(), Summary::default());
+    }
+
+    #[test]
+    fn duplicate_names_and_traversal_in_a_summary_are_refused() {
+        for names in [&["a", "a"][..], &["b", "a"], &["../../etc/passwd"], &["/etc"], &[""], &["a/../b"]] {
+            assert!(Summary::decode(&summary(names).encode()).is_err(), "{names:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_summaries_are_errors_or_canonical(at in 0usize..400, byte: u8, cut in 0usize..400) {
+            let mut bytes = summary(&["a", "b", "c"]).encode();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            bytes.truncate(bytes.len() - cut.min(bytes.len()) / 4);
+            if let Ok(summary) = Summary::decode(&bytes) {
+                prop_assert!(summary.refs.iter().all(|entry| crate::valid_ref(&entry.name)));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_summary_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Summary::decode(&bytes);
+        }
+    }
 }

@@ -58,6 +58,49 @@ pub enum PullError {
         #[source]
         source: VerifyError,
     },
+    /// No trusted key signed the summary.
+    #[error("the summary {from} is not trusted")]
+    SummaryUntrusted {
+        /// The address.
+        from: String,
+        /// Why not.
+        #[source]
+        source: VerifyError,
+    },
+    /// The summary is no longer good.
+    #[error("the summary {from} has expired ({expires}): its publisher has to sign a new one")]
+    Expired {
+        /// The address.
+        from: String,
+        /// When.
+        expires: u64,
+    },
+    /// The summary is older than one that was accepted before: somebody shows an old state of the remote again.
+    #[error("the summary {from} is older ({time}) than the one that was accepted last ({newest}): a replay")]
+    Replayed {
+        /// The address.
+        from: String,
+        /// When it was written.
+        time: u64,
+        /// When the one accepted last was written.
+        newest: u64,
+    },
+    /// The commit was deleted there.
+    #[error("commit {commit} was deleted from {from}")]
+    Deleted {
+        /// The commit.
+        commit: Checksum,
+        /// The address.
+        from: String,
+    },
+    /// A file that may not be there.
+    #[error("file {file} has the mode {mode:o}; setuid, setgid and files anybody may write to are not wanted here")]
+    FileMode {
+        /// The file.
+        file: Checksum,
+        /// Its mode.
+        mode: u32,
+    },
     /// The commit was made for another ref.
     #[error("commit {commit} belongs to {}, not to {wanted:?}", list(.bound))]
     Binding {

@@ -13,8 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::client::{Client, Login, Network};
 use super::local::Counting;
 use super::ways::{Files, Opened};
-use super::{PullError, Source, Transport};
-use crate::commit::Size;
+use super::{Accept, PullError, Source, Transport};
 use crate::object::{MAX_METADATA, ObjectType, path_with_extension};
 use crate::repo::{FilezError, Staging};
 use crate::{Checksum, Error};
@@ -207,29 +206,34 @@ impl Source for Http {
     fn file(
         &self,
         checksum: &Checksum,
-        size: Option<&Size>,
+        accept: Accept<'_>,
         staging: &Staging<'_>,
         count: &(dyn Fn(u64) + Sync),
     ) -> Result<u64, PullError> {
         let path = Self::object(ObjectType::File, checksum);
         // What a commit records is signed; compressed again by a mirror it may differ somewhat.
+        let size = accept.size;
         let limit = size.map_or(u64::MAX, |s| s.archived.max(s.unpacked).saturating_mul(2).saturating_add(1 << 20));
         let found = self.mirrors(&path).ask(&path, |url| {
             let Some(stream) = self.client.stream(url, 0, None)? else { return Ok(None) };
             let mut raw = Counting::new(stream.take(limit), count);
-            match staging.write_filez(checksum, &mut raw, size.map(|s| s.unpacked)) {
+            let written = match accept.look(checksum, &mut raw) {
+                Ok(mut raw) => staging.write_filez(checksum, &mut raw, size.map(|s| s.unpacked)),
+                Err(error) => return Ok(Some(Err(error))),
+            };
+            match written {
                 Ok(_) => Ok(Some(Ok(raw.total))),
                 Err(FilezError::Stream(error)) => Err(Transport::Io(error)),
-                Err(FilezError::Store(error)) => Ok(Some(Err(error))),
+                Err(FilezError::Store(Error::Mismatch { kind, expected, found })) => {
+                    let from = url.to_owned();
+                    Ok(Some(Err(PullError::Mismatch { kind, expected, found, from })))
+                }
+                Err(FilezError::Store(error)) => Ok(Some(Err(error.into()))),
             }
         });
         let failed = |from, source| PullError::Fetch { what: format!("file {checksum}"), from, source };
         match found {
-            Ok(Some((Ok(bytes), _))) => Ok(bytes),
-            Ok(Some((Err(Error::Mismatch { kind, expected, found }), from))) => {
-                Err(PullError::Mismatch { kind, expected, found, from })
-            }
-            Ok(Some((Err(error), _))) => Err(error.into()),
+            Ok(Some((result, _))) => result,
             Ok(None) => Err(failed(self.locate(&path), Transport::NotFound)),
             Err((from, source)) => Err(failed(from, source)),
         }

@@ -3,12 +3,12 @@
 use std::io::{Read, Seek as _, SeekFrom};
 
 use super::ways::{Allowed, Files, Opened};
-use super::{OnProgress, Outcome, PullError, Rules, Session, Source, Transport};
-use crate::commit::Size;
+use super::{Accept, OnProgress, Outcome, PullError, Rules, Select, Session, Source, Transport};
 use crate::import::threads;
 use crate::object::{ObjectType, path_with_extension};
 use crate::repo::{Content, FilezError, Staging, Verity};
 use crate::sign::Keyring;
+use crate::sign::trust::Trust;
 use crate::{Checksum, Error, Mode, Repo};
 
 /// How a commit is copied between repositories.
@@ -16,6 +16,10 @@ use crate::{Checksum, Error, Mode, Repo};
 pub struct LocalOptions<'a> {
     /// Accept only a commit signed by one of these keys.
     pub keyring: Option<&'a Keyring>,
+    /// More rules, all of which must hold.
+    pub trust: Option<&'a Trust>,
+    /// What of the commit is wanted, and how many before it; without this all of it, and none.
+    pub select: Option<&'a Select>,
     /// fs-verity on file objects.
     pub verity: Verity,
     /// Threads; 0 uses every core.
@@ -28,7 +32,15 @@ pub struct LocalOptions<'a> {
 
 impl Default for LocalOptions<'_> {
     fn default() -> Self {
-        LocalOptions { keyring: None, verity: Verity::Off, threads: 0, progress: None, ways: Allowed::OBJECTS }
+        LocalOptions {
+            keyring: None,
+            trust: None,
+            select: None,
+            verity: Verity::Off,
+            threads: 0,
+            progress: None,
+            ways: Allowed::OBJECTS,
+        }
     }
 }
 
@@ -44,16 +56,21 @@ pub fn local_with(
     commit: &Checksum,
     options: &LocalOptions<'_>,
 ) -> Result<Outcome, PullError> {
+    let whole = Select::default();
     let rules = Rules {
         keyring: options.keyring,
         verity: options.verity,
         threads: threads(options.threads),
         progress: options.progress,
         ways: options.ways,
+        trust: options.trust,
+        select: options.select.unwrap_or(&whole),
     };
-    let session = Session { source: &Local(Handle::Borrowed(source)), repo: target, rules };
+    let session = Session { source: &Local(Handle::Borrowed(source)), caches: &[], repo: target, rules };
     let verified = session.commit(commit)?;
-    session.fetch(&verified, None)
+    let mut outcome = session.fetch(&verified, None)?;
+    session.history(&verified, &mut outcome)?;
+    Ok(outcome)
 }
 
 /// A repository on this machine as a source.
@@ -82,6 +99,13 @@ impl Local<'static> {
     }
 }
 
+impl Local<'_> {
+    /// Whether an object is there, damaged or not.
+    pub fn has(&self, kind: ObjectType, checksum: &Checksum) -> bool {
+        self.0.has(kind, checksum)
+    }
+}
+
 impl Source for Local<'_> {
     fn address(&self, kind: ObjectType, checksum: &Checksum) -> String {
         format!("{}/objects/{}", self.0.path().display(), self.0.loose_path(kind, checksum))
@@ -107,7 +131,7 @@ impl Source for Local<'_> {
     fn file(
         &self,
         checksum: &Checksum,
-        size: Option<&Size>,
+        accept: Accept<'_>,
         staging: &Staging<'_>,
         count: &(dyn Fn(u64) + Sync),
     ) -> Result<u64, PullError> {
@@ -119,7 +143,9 @@ impl Source for Local<'_> {
         if self.0.mode() == Mode::Archive {
             let file = self.0.open_raw(ObjectType::File, checksum)?;
             let mut raw = Counting::new(file, count);
-            let result = staging.write_filez(checksum, &mut raw, size.map(|s| s.unpacked));
+            let mut looked = accept.look(checksum, &mut raw)?;
+            let result = staging.write_filez(checksum, &mut looked, accept.size.map(|s| s.unpacked));
+            drop(looked);
             return result.map(|_| raw.total).map_err(|error| match error {
                 FilezError::Store(error) => mismatch(error),
                 FilezError::Stream(error) => {
@@ -129,6 +155,7 @@ impl Source for Local<'_> {
             });
         }
         let mut object = self.0.open_file(checksum)?;
+        accept.check(checksum, &object.meta)?;
         let mut content = Counting::new(&mut object.content, count);
         staging.write_known(&object.meta, checksum, Content::Stream(&mut content)).map_err(mismatch)?;
         Ok(content.total)

@@ -18,6 +18,8 @@ mod names;
 mod objects;
 mod queue;
 mod remote;
+mod select;
+mod summary;
 pub mod ways;
 
 use std::collections::BTreeMap;
@@ -26,6 +28,7 @@ use crate::commit::{self, Size};
 use crate::object::{Commit, ObjectType};
 use crate::repo::{Staging, Verity};
 use crate::sign::PublicKey;
+use crate::sign::trust::{Signer, Trust};
 use crate::value::{self, Dict};
 use crate::{Checksum, Mode, Repo};
 
@@ -34,6 +37,8 @@ pub use error::{PullError, Transport};
 pub use local::{LocalOptions, local, local_with};
 pub use names::KnownNames;
 pub use remote::{Options, Remote, http};
+pub use select::{Depth, Select};
+pub use summary::Fetched;
 
 /// How far a pull is. Numbers only grow; totals are exact once they are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -68,6 +73,16 @@ pub struct Outcome {
     pub present: u64,
 }
 
+impl Outcome {
+    /// Counts another commit of the same pull.
+    fn add(&mut self, other: Outcome) {
+        self.fetched += other.fetched;
+        self.bytes += other.bytes;
+        self.present += other.present;
+        self.commits.extend(other.commits);
+    }
+}
+
 /// Where objects come from. Nothing that a source returns is believed.
 pub(crate) trait Source: Sync {
     /// The address of an object, for messages.
@@ -80,12 +95,55 @@ pub(crate) trait Source: Sync {
     fn file(
         &self,
         checksum: &Checksum,
-        size: Option<&Size>,
+        accept: Accept<'_>,
         staging: &Staging<'_>,
         count: &(dyn Fn(u64) + Sync),
     ) -> Result<u64, PullError>;
     /// Everything else the remote has: summary, deltas, updates.
     fn files(&self) -> &dyn ways::Files;
+}
+
+/// Which file objects are accepted.
+#[derive(Clone, Copy)]
+pub(crate) struct Accept<'a> {
+    /// Of this size, where a signed commit says so.
+    pub size: Option<&'a Size>,
+    /// Only those that a repository of mode `bare-user-only` could hold.
+    pub bareuseronly: bool,
+}
+
+impl Accept<'_> {
+    /// Looks at a file before its content comes.
+    fn check(&self, checksum: &Checksum, meta: &crate::FileMeta) -> Result<(), PullError> {
+        if self.bareuseronly && meta.symlink.is_none() && meta.mode & 0o7777 & !0o775 != 0 {
+            return Err(PullError::FileMode { file: *checksum, mode: meta.mode & 0o7777 });
+        }
+        Ok(())
+    }
+
+    /// Looks at the header of a `.filez`; the reader that is returned begins with it once more.
+    fn look<'r>(
+        &self,
+        checksum: &Checksum,
+        mut raw: impl std::io::Read + 'r,
+    ) -> Result<Box<dyn std::io::Read + 'r>, PullError> {
+        use std::io::Read as _;
+        if !self.bareuseronly {
+            return Ok(Box::new(raw));
+        }
+        // A header that is longer is none of a file that could be accepted, and is refused when it is stored.
+        let mut head = Vec::new();
+        let read = raw.by_ref().take(64 << 10).read_to_end(&mut head);
+        let damaged = |source| PullError::Fetch {
+            what: format!("file {checksum}"),
+            from: "the remote".to_owned(),
+            source: Transport::Io(source),
+        };
+        read.map_err(damaged)?;
+        let meta = crate::repo::filez_meta(&head).map_err(damaged)?;
+        self.check(checksum, &meta)?;
+        Ok(Box::new(std::io::Cursor::new(head).chain(raw)))
+    }
 }
 
 /// What a pull believes a commit to be, and what it is to become.
@@ -96,6 +154,8 @@ pub(crate) struct Rules<'a> {
     pub threads: usize,
     pub progress: Option<OnProgress<'a>>,
     pub ways: ways::Allowed,
+    pub trust: Option<&'a Trust>,
+    pub select: &'a Select,
 }
 
 /// A commit whose bytes match its name and whose signature was accepted, where one was asked for.
@@ -109,6 +169,8 @@ pub struct Verified {
     pub detached: Option<Dict>,
     /// The key that signed it, where a keyring was given.
     pub signer: Option<PublicKey>,
+    /// Who else signed it, one for each rule.
+    pub signers: Vec<Signer>,
 }
 
 /// What is still to be fetched of a commit, as far as the sizes it records tell.
@@ -158,21 +220,60 @@ fn occupied(repo: &Repo, size: &Size) -> u64 {
 }
 
 /// A source, the repository that objects go to, and what is accepted: what every pull consists of.
-pub(crate) struct Session<'a> {
-    pub source: &'a dyn Source,
-    pub repo: &'a Repo,
-    pub rules: Rules<'a>,
+struct Session<'a> {
+    source: &'a dyn Source,
+    /// Asked for objects first.
+    caches: &'a [local::Local<'a>],
+    repo: &'a Repo,
+    rules: Rules<'a>,
 }
 
 impl Session<'_> {
     /// The commit as the source has it, its signature accepted.
     pub fn commit(&self, checksum: &Checksum) -> Result<Verified, PullError> {
-        fetch_commit(self.source, checksum, &self.rules)
+        match fetch_commit(self.source, checksum, &self.rules) {
+            Err(PullError::Fetch { source: Transport::NotFound, what, from }) => {
+                let path = crate::object::path_with_extension(checksum, "commit-tombstone");
+                match self.source.files().small(&format!("objects/{path}"), 4096)? {
+                    Some(_) => Err(PullError::Deleted { commit: *checksum, from }),
+                    None => Err(PullError::Fetch { source: Transport::NotFound, what, from }),
+                }
+            }
+            result => result,
+        }
     }
 
     /// Everything that is missing of a commit. `current` is the commit it replaces, if there is one.
     pub fn fetch(&self, verified: &Verified, current: Option<Checksum>) -> Result<Outcome, PullError> {
-        objects::fetch_objects(self.source, self.repo, verified, current, &self.rules)
+        objects::fetch_objects(self, verified, current)
+    }
+
+    /// The commits before it, as many as are wanted. History that the source does not have ends there.
+    pub fn history(&self, verified: &Verified, outcome: &mut Outcome) -> Result<(), PullError> {
+        let mut depth = self.rules.select.depth;
+        let mut parent = verified.commit.parent;
+        let mut seen = std::collections::HashSet::from([verified.checksum]);
+        while let (Some(left), Some(checksum)) = (depth.next(), parent) {
+            // A checksum cannot be in its own past; a damaged repository may say so.
+            if !seen.insert(checksum) {
+                break;
+            }
+            let known = self.repo.has(ObjectType::Commit, &checksum) && !self.repo.is_partial(&checksum);
+            parent = if known {
+                self.repo.load_commit(&checksum)?.parent
+            } else {
+                match self.commit(&checksum) {
+                    Ok(verified) => {
+                        outcome.add(self.fetch(&verified, None)?);
+                        verified.commit.parent
+                    }
+                    Err(PullError::Deleted { .. } | PullError::Fetch { source: Transport::NotFound, .. }) => break,
+                    Err(error) => return Err(error),
+                }
+            };
+            depth = left;
+        }
+        Ok(())
     }
 }
 
@@ -194,8 +295,12 @@ fn fetch_commit(source: &dyn Source, checksum: &Checksum, rules: &Rules<'_>) -> 
             Some(verified.map_err(|source| PullError::Untrusted { commit: *checksum, from: from(), source })?)
         }
     };
+    let empty = Dict::new();
+    let signers = rules.trust.map(|trust| trust.verify(&bytes, detached.as_ref().unwrap_or(&empty))).transpose();
+    let signers = signers.map_err(|source| PullError::Untrusted { commit: *checksum, from: from(), source })?;
+    let signers = signers.unwrap_or_default();
     let commit = Commit::decode(&bytes).map_err(|e| malformed(format!("commit {checksum}"), e))?;
-    Ok(Verified { checksum: *checksum, commit, detached, signer })
+    Ok(Verified { checksum: *checksum, commit, detached, signer, signers })
 }
 
 fn verified_metadata(source: &dyn Source, kind: ObjectType, checksum: &Checksum) -> Result<Vec<u8>, PullError> {
@@ -208,21 +313,25 @@ fn verified_metadata(source: &dyn Source, kind: ObjectType, checksum: &Checksum)
     Ok(bytes)
 }
 
-/// Checks binding and age of a commit against what is here.
-pub(crate) fn check_commit(
+/// A commit says which refs it belongs to; another name is a sidegrade.
+pub(crate) fn check_binding(verified: &Verified, name: &str) -> Result<(), PullError> {
+    match verified.commit.ref_bindings() {
+        Some(bound) if !bound.iter().any(|b| b == name) => {
+            let (bound, wanted) = (bound.to_vec(), name.to_owned());
+            Err(PullError::Binding { commit: verified.checksum, bound, wanted })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Compares the age of a commit with that of the one that is here.
+pub(crate) fn check_age(
     repo: &Repo,
     verified: &Verified,
-    name: &str,
     current: Option<Checksum>,
     not_older_than: Option<u64>,
 ) -> Result<(), PullError> {
     let commit = &verified.commit;
-    if let Some(bound) = commit.ref_bindings() {
-        if !bound.iter().any(|b| b == name) {
-            let (bound, wanted) = (bound.to_vec(), name.to_owned());
-            return Err(PullError::Binding { commit: verified.checksum, bound, wanted });
-        }
-    }
     let downgrade = |than: String, current: u64| PullError::Downgrade {
         commit: verified.checksum,
         timestamp: commit.timestamp,

@@ -9,8 +9,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::meter::Meter;
+use super::select::Below;
 use super::ways::{self, Context};
-use super::{Outcome, PullError, Rules, Source, Verified, count_missing, queue, verified_metadata};
+use super::{Accept, Outcome, PullError, Session, Source as _, Verified, count_missing, queue, verified_metadata};
 use crate::commit::{self, Size};
 use crate::import::lock;
 use crate::object::{Commit, DirMeta, DirTree, ObjectType};
@@ -22,10 +23,8 @@ use crate::{Checksum, Error, Mode, Repo};
 const BATCH: u64 = 64 << 20;
 
 struct Job<'a> {
-    source: &'a dyn Source,
-    repo: &'a Repo,
+    session: &'a Session<'a>,
     staging: &'a Staging<'a>,
-    rules: &'a Rules<'a>,
     sizes: HashMap<(ObjectType, Checksum), Size>,
     /// Whether an object of another size is to be refused.
     signed: bool,
@@ -34,58 +33,66 @@ struct Job<'a> {
     flushing: Mutex<()>,
 }
 
-/// Fetches every object of a verified commit that is missing, then makes the commit visible. `current` is the commit
-/// that is to be replaced, if one is.
-pub(crate) fn fetch_objects(
-    source: &dyn Source,
-    repo: &Repo,
+/// Fetches every object of a verified commit that is wanted and missing, then makes the commit visible. `current` is the
+/// commit that is to be replaced, if one is.
+pub(super) fn fetch_objects(
+    session: &Session<'_>,
     verified: &Verified,
     current: Option<Checksum>,
-    rules: &Rules<'_>,
 ) -> Result<Outcome, PullError> {
+    let Session { source, repo, ref rules, .. } = *session;
+    let wants_all = rules.select.whole();
     let (sizes, signed) = verified.sizes().map_or((None, false), |(sizes, signed)| (Some(sizes), signed));
-    let missing = sizes.as_ref().map(|sizes| count_missing(repo, sizes));
-    if let Some(missing) = missing.filter(|_| signed) {
+    if let Some(missing) = sizes.as_ref().filter(|_| signed && wants_all).map(|sizes| count_missing(repo, sizes)) {
         check_space(repo, missing.unpacked)?;
     }
     let partial = repo.partial_path(&verified.checksum);
     let state = |e| Error::io(format!("writing {}", partial.display()), e);
-    std::fs::create_dir_all(repo.path().join("state")).map_err(state)?;
-    std::fs::write(&partial, "").map_err(state)?;
+    let visible = repo.has(ObjectType::Commit, &verified.checksum);
+    let whole = visible && !repo.is_partial(&verified.checksum);
+    if !whole || wants_all {
+        std::fs::create_dir_all(repo.path().join("state")).map_err(state)?;
+        std::fs::write(&partial, "").map_err(state)?;
+    }
 
     let staging = repo.stage_with(rules.verity)?;
     let meter = Meter::new(rules.progress);
-    let whole = repo.has(ObjectType::Commit, &verified.checksum);
-    if !whole && rules.ways != ways::Allowed::OBJECTS {
+    if !whole && wants_all && !rules.select.bareuseronly && rules.ways != ways::Allowed::OBJECTS {
         let bases = ways::bases(repo, current, verified)?;
-        let (files, keyring, threads) = (source.files(), rules.keyring, rules.threads);
-        let context =
-            Context { files, repo, staging: &staging, bases: &bases, to: verified, keyring, threads, meter: &meter };
+        let context = Context {
+            files: source.files(),
+            repo,
+            staging: &staging,
+            bases: &bases,
+            to: verified,
+            keyring: rules.keyring,
+            trust: rules.trust,
+            threads: rules.threads,
+            meter: &meter,
+        };
         let taken = ways::take(ways::WAYS, rules.ways, &context)?;
         if !rules.ways.objects && !taken.done {
             return Err(PullError::NoWay { commit: verified.checksum });
         }
     }
-    if let Some(sizes) = &sizes {
+    if let Some(sizes) = sizes.as_ref().filter(|_| wants_all) {
         meter.expect(count_missing(repo, sizes).bytes);
     }
     let job = Job {
-        source,
-        repo,
+        session,
         staging: &staging,
-        rules,
         sizes: sizes.into_iter().flatten().map(|size| ((size.kind, size.checksum), size)).collect(),
         signed,
         meter: &meter,
         present: AtomicU64::new(0),
         flushing: Mutex::new(()),
     };
-    let result = job.run(&verified.commit);
+    let result = if rules.select.commit_only { Ok(()) } else { job.run(&verified.commit) };
     // What has arrived is valid and stays, whatever happened to the rest.
     let flushed = staging.flush();
     result?;
     flushed?;
-    if !whole {
+    if !visible {
         staging.write_metadata(ObjectType::Commit, &verified.commit.bytes)?;
         staging.flush()?;
     }
@@ -96,7 +103,9 @@ pub(crate) fn fetch_objects(
         }
         repo.write_detached(&verified.checksum, &detached)?;
     }
-    sys::file::remove(&partial).map_err(state)?;
+    if wants_all {
+        sys::file::remove(&partial).map_err(state)?;
+    }
     let present = job.present.into_inner();
     let arrived = meter.now();
     Ok(Outcome {
@@ -120,29 +129,31 @@ fn check_space(repo: &Repo, needed: u64) -> Result<(), PullError> {
     Ok(())
 }
 
-/// A metadata object to look at, and how deep in the tree it lies.
+/// A metadata object to look at, how deep in the tree it lies, and what is wanted of it.
 struct Wanted {
     kind: ObjectType,
     checksum: Checksum,
     depth: usize,
+    below: Below,
 }
 
 impl Job<'_> {
     fn run(&self, commit: &Commit) -> Result<(), PullError> {
         let seen: Mutex<HashSet<(ObjectType, Checksum)>> = Mutex::default();
         let files: Mutex<HashSet<Checksum>> = Mutex::default();
-        let root = |kind, checksum| Wanted { kind, checksum, depth: 0 };
+        let threads = self.session.rules.threads;
+        let root = |kind, checksum| Wanted { kind, checksum, depth: 0, below: self.session.rules.select.root() };
         let start = vec![root(ObjectType::DirMeta, commit.root_meta), root(ObjectType::DirTree, commit.root_tree)];
-        queue::run(self.rules.threads, start, |wanted, more| self.directory(&wanted, more, &seen, &files))?;
+        queue::run(threads, start, |wanted, more| self.directory(wanted, more, &seen, &files))?;
 
         let files = files.into_inner().unwrap_or_default();
         let (present, mut todo): (Vec<_>, Vec<_>) =
-            files.into_iter().partition(|file| self.repo.has(ObjectType::File, file));
+            files.into_iter().partition(|file| self.session.repo.has(ObjectType::File, file));
         self.present.fetch_add(present.len() as u64, Ordering::Relaxed);
         self.meter.expect_objects(todo.len() as u64);
         // The queue takes from the end: the largest first, so that none is left alone at last.
         todo.sort_by_key(|file| (self.size(ObjectType::File, file).map(|s| s.archived), *file));
-        queue::run(self.rules.threads, todo, |file, _| self.file(&file))
+        queue::run(threads, todo, |file, _| self.file(&file))
     }
 
     fn size(&self, kind: ObjectType, checksum: &Checksum) -> Option<&Size> {
@@ -151,62 +162,83 @@ impl Job<'_> {
 
     fn directory(
         &self,
-        wanted: &Wanted,
+        wanted: Wanted,
         more: &mut Vec<Wanted>,
         seen: &Mutex<HashSet<(ObjectType, Checksum)>>,
         files: &Mutex<HashSet<Checksum>>,
     ) -> Result<(), PullError> {
-        let Wanted { kind, checksum, depth } = wanted;
-        if !lock(seen).insert((*kind, *checksum)) {
+        let Wanted { kind, checksum, depth, below } = wanted;
+        // Of the same directory in two places different parts may be wanted.
+        if below == Below::All && !lock(seen).insert((kind, checksum)) {
             return Ok(());
         }
-        if *depth > 1024 {
+        if depth > 1024 {
             return Err(Error::invalid("the tree is deeper than 1024 directories").into());
         }
-        // One that is here and damaged is fetched again: a pull repairs.
-        let bytes = match self.repo.load_metadata(*kind, checksum) {
-            Ok(bytes) => {
-                self.present.fetch_add(1, Ordering::Relaxed);
-                bytes
-            }
-            Err(Error::Missing { .. } | Error::Mismatch { .. }) => {
-                let bytes = verified_metadata(self.source, *kind, checksum)?;
-                self.check(*kind, checksum, &bytes)?;
-                self.staging.replace_metadata(*kind, checksum, &bytes)?;
-                self.meter.bytes(bytes.len() as u64);
-                self.meter.objects(1);
-                bytes
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if *kind == ObjectType::DirTree {
-            let tree = DirTree::decode(&bytes).map_err(|e| self.malformed(*kind, checksum, e))?;
-            lock(files).extend(tree.files.iter().map(|f| f.1));
-            for (_, tree, meta) in &tree.dirs {
-                more.push(Wanted { kind: ObjectType::DirMeta, checksum: *meta, depth: depth + 1 });
-                more.push(Wanted { kind: ObjectType::DirTree, checksum: *tree, depth: depth + 1 });
+        let bytes = self.metadata(kind, &checksum)?;
+        if kind != ObjectType::DirTree {
+            return Ok(());
+        }
+        let tree = DirTree::decode(&bytes).map_err(|e| self.malformed(kind, &checksum, e))?;
+        lock(files).extend(tree.files.iter().filter(|(name, _)| below.enter(name).is_some()).map(|file| file.1));
+        for (name, tree, meta) in &tree.dirs {
+            if let Some(below) = below.enter(name) {
+                let depth = depth + 1;
+                more.push(Wanted { kind: ObjectType::DirMeta, checksum: *meta, depth, below: below.clone() });
+                more.push(Wanted { kind: ObjectType::DirTree, checksum: *tree, depth, below });
             }
         }
         Ok(())
     }
 
+    /// A dirtree or dirmeta: the one that is here, else fetched and stored.
+    fn metadata(&self, kind: ObjectType, checksum: &Checksum) -> Result<Vec<u8>, PullError> {
+        match self.session.repo.load_metadata(kind, checksum) {
+            Ok(bytes) => {
+                self.present.fetch_add(1, Ordering::Relaxed);
+                return Ok(bytes);
+            }
+            // One that is here and damaged is fetched again: a pull repairs.
+            Err(Error::Missing { .. } | Error::Mismatch { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let cached = self.session.caches.iter().filter(|cache| cache.has(kind, checksum));
+        let bytes = match cached.filter_map(|cache| verified_metadata(cache, kind, checksum).ok()).next() {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = verified_metadata(self.session.source, kind, checksum)?;
+                self.meter.bytes(bytes.len() as u64);
+                bytes
+            }
+        };
+        // A name of its own that matches proves nothing about the content: a hostile tree is refused before it is stored.
+        let decoded = match kind {
+            ObjectType::DirTree => DirTree::decode(&bytes).map(|_| ()),
+            _ => DirMeta::decode(&bytes).map(|_| ()),
+        };
+        decoded.map_err(|e| self.malformed(kind, checksum, e))?;
+        self.staging.replace_metadata(kind, checksum, &bytes)?;
+        self.meter.objects(1);
+        Ok(bytes)
+    }
+
     fn malformed(&self, kind: ObjectType, checksum: &Checksum, source: Malformed) -> PullError {
-        let from = self.source.address(kind, checksum);
+        let from = self.session.source.address(kind, checksum);
         PullError::Malformed { what: format!("{kind} {checksum}"), from, source }
     }
 
-    /// A name of its own that matches proves nothing about the content: a hostile tree is refused before it is stored.
-    fn check(&self, kind: ObjectType, checksum: &Checksum, bytes: &[u8]) -> Result<(), PullError> {
-        let result = match kind {
-            ObjectType::DirTree => DirTree::decode(bytes).map(|_| ()),
-            _ => DirMeta::decode(bytes).map(|_| ()),
-        };
-        result.map_err(|e| self.malformed(kind, checksum, e))
-    }
-
     fn file(&self, checksum: &Checksum) -> Result<(), PullError> {
-        let size = self.size(ObjectType::File, checksum).filter(|_| self.signed);
-        self.source.file(checksum, size, self.staging, &|bytes| self.meter.bytes(bytes))?;
+        let accept = Accept {
+            size: self.size(ObjectType::File, checksum).filter(|_| self.signed),
+            bareuseronly: self.session.rules.select.bareuseronly,
+        };
+        let cached = self.session.caches.iter().filter(|cache| cache.has(ObjectType::File, checksum));
+        // What a cache has and cannot give comes from the remote.
+        let found =
+            cached.map(|cache| cache.file(checksum, accept, self.staging, &|_| {})).any(|result| result.is_ok());
+        if !found {
+            self.session.source.file(checksum, accept, self.staging, &|bytes| self.meter.bytes(bytes))?;
+        }
         self.meter.objects(1);
         if self.staging.pending_bytes() > BATCH {
             if let Ok(_guard) = self.flushing.try_lock() {

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use super::client::Network;
 use super::http::Http;
 use super::local::Local;
+use super::select::Select;
+use super::summary::Fetched;
 use super::ways::Allowed;
 use super::{Missing, OnProgress, Outcome, PullError, Rules, Session, Source, Transport, Verified};
 use crate::repo::Verity;
 use crate::sign::Keyring;
+use crate::sign::trust::Trust;
 use crate::{Checksum, Error, Repo};
 
 /// What to pull from where, and what to accept.
@@ -25,10 +29,22 @@ pub struct Options<'a> {
     pub remote: Option<String>,
     /// Accept only commits signed by one of these keys; `None` accepts unsigned ones.
     pub keyring: Option<Keyring>,
+    /// More rules, all of which must hold.
+    pub trust: Trust,
+    /// What the summary must be signed with. With a rule, refs are taken from the summary and from nowhere else.
+    pub summary_trust: Trust,
     /// Accept a commit older than the one the ref points to here.
     pub allow_downgrade: bool,
     /// Accept no commit made before this time, whatever the refs here say.
     pub not_older_than: Option<u64>,
+    /// Refuse a commit that is bound to other refs.
+    pub check_bindings: bool,
+    /// Pull every ref (where none is named), write them to refs/heads, and keep summary and signature as they are there.
+    pub mirror: bool,
+    /// What of each commit is wanted.
+    pub select: Select,
+    /// Repositories on this machine that are asked for objects first.
+    pub caches: Vec<PathBuf>,
     /// fs-verity on file objects.
     pub verity: Verity,
     /// How to talk to the server.
@@ -48,8 +64,14 @@ impl Options<'_> {
             refs: vec![name.into()],
             remote: None,
             keyring,
+            trust: Trust::default(),
+            summary_trust: Trust::default(),
             allow_downgrade: false,
             not_older_than: None,
+            check_bindings: true,
+            mirror: false,
+            select: Select::default(),
+            caches: Vec::new(),
             verity: Verity::Off,
             network: Network::default(),
             ways: Allowed::default(),
@@ -60,6 +82,8 @@ impl Options<'_> {
     fn rules(&self) -> Rules<'_> {
         Rules {
             keyring: self.keyring.as_ref(),
+            trust: Some(&self.trust),
+            select: &self.select,
             verity: self.verity,
             threads: self.network.connections.max(1),
             progress: self.progress,
@@ -69,32 +93,40 @@ impl Options<'_> {
 }
 
 /// Pulls: commit, signature, directories, files, commit, ref. See the module above for what holds when it fails.
+/// Every commit is accepted before the first is fetched, and no ref changes before all are here.
 pub fn http(options: &Options<'_>, repo: &Repo) -> Result<Outcome, PullError> {
     let remote = Remote::open(options)?;
-    let mut commits = BTreeMap::new();
+    let refs = match &options.refs[..] {
+        [] if options.mirror => remote.refs(repo)?.into_keys().collect(),
+        refs => refs.to_vec(),
+    };
+    let accepted = refs.into_iter().map(|name| Ok((remote.commit(&name, repo)?, name)));
+    let accepted: Vec<(Verified, String)> = accepted.collect::<Result<_, PullError>>()?;
     let mut whole: Option<Outcome> = None;
-    for name in &options.refs {
-        let verified = remote.commit(name, repo)?;
-        let outcome = remote.fetch(name, &verified, repo)?;
-        commits.insert(name.clone(), outcome.commit);
+    for (verified, name) in &accepted {
+        let outcome = remote.objects(name, verified, repo)?;
         match &mut whole {
             None => whole = Some(outcome),
-            Some(whole) => {
-                whole.fetched += outcome.fetched;
-                whole.bytes += outcome.bytes;
-                whole.present += outcome.present;
-            }
+            Some(whole) => whole.add(outcome),
         }
     }
-    let mut outcome = whole.ok_or_else(|| Error::invalid("no ref to pull was named"))?;
-    outcome.commits = commits;
-    Ok(outcome)
+    let whole = whole.ok_or_else(|| Error::invalid("no ref to pull was named"))?;
+    for (verified, name) in &accepted {
+        remote.remember(name, verified, repo)?;
+    }
+    if options.mirror {
+        remote.mirror_summary(repo)?;
+    }
+    Ok(whole)
 }
 
 /// A repository behind a URL, for callers that look before they fetch.
 pub struct Remote<'a> {
     options: &'a Options<'a>,
     source: Box<dyn Source + 'a>,
+    caches: Vec<Local<'static>>,
+    /// The summary, once it was asked for.
+    summary: OnceLock<Option<Fetched>>,
 }
 
 impl<'a> Remote<'a> {
@@ -104,11 +136,12 @@ impl<'a> Remote<'a> {
             Some(path) => Box::new(Local::open(&PathBuf::from(path))?),
             None => Box::new(Http::open(&options.url, options.content_url.as_deref(), &options.network)?),
         };
-        Ok(Remote { options, source })
+        let caches = options.caches.iter().map(|path| Local::open(path)).collect::<Result<_, _>>()?;
+        Ok(Remote { options, source, caches, summary: OnceLock::new() })
     }
 
     fn session<'s>(&'s self, repo: &'s Repo) -> Session<'s> {
-        Session { source: &*self.source, repo, rules: self.options.rules() }
+        Session { source: &*self.source, caches: &self.caches, repo, rules: self.options.rules() }
     }
 
     /// The commit that a ref (or a checksum) names there: its signature has been accepted, and it is neither another
@@ -118,11 +151,13 @@ impl<'a> Remote<'a> {
         if let Ok(checksum) = name.parse::<Checksum>() {
             return self.session(repo).commit(&checksum);
         }
-        let checksum = self.read_ref(name)?;
+        let checksum = self.resolve(name, repo)?;
         let verified = self.session(repo).commit(&checksum)?;
         let current = if options.allow_downgrade { None } else { self.current(name, repo)? };
-        let floor = options.not_older_than.filter(|_| !options.allow_downgrade);
-        super::check_commit(repo, &verified, name, current, floor)?;
+        if options.check_bindings {
+            super::check_binding(&verified, name)?;
+        }
+        super::check_age(repo, &verified, current, options.not_older_than)?;
         Ok(verified)
     }
 
@@ -133,21 +168,87 @@ impl<'a> Remote<'a> {
 
     /// Fetches what is missing of a commit, and remembers the ref.
     pub fn fetch(&self, name: &str, verified: &Verified, repo: &Repo) -> Result<Outcome, PullError> {
-        let mut outcome = self.session(repo).fetch(verified, self.current(name, repo)?)?;
-        if name.parse::<Checksum>().is_err() {
-            repo.set_ref(&self.local_ref(name), &verified.checksum)?;
-        }
+        let outcome = self.objects(name, verified, repo)?;
+        self.remember(name, verified, repo)?;
+        Ok(outcome)
+    }
+
+    /// Fetches what is missing of a commit, and of those before it as far as was asked for.
+    fn objects(&self, name: &str, verified: &Verified, repo: &Repo) -> Result<Outcome, PullError> {
+        let session = self.session(repo);
+        let mut outcome = session.fetch(verified, self.current(name, repo)?)?;
+        session.history(verified, &mut outcome)?;
         outcome.commits.insert(name.to_owned(), verified.checksum);
         Ok(outcome)
     }
 
+    fn remember(&self, name: &str, verified: &Verified, repo: &Repo) -> Result<(), PullError> {
+        if name.parse::<Checksum>().is_err() {
+            repo.set_ref(&self.local_ref(name), &verified.checksum)?;
+        }
+        Ok(())
+    }
+
     fn local_ref(&self, name: &str) -> String {
-        self.options.remote.as_ref().map_or_else(|| name.to_owned(), |remote| format!("{remote}:{name}"))
+        match &self.options.remote {
+            Some(remote) if !self.options.mirror => format!("{remote}:{name}"),
+            _ => name.to_owned(),
+        }
     }
 
     /// What the ref points to here.
     fn current(&self, name: &str, repo: &Repo) -> Result<Option<Checksum>, PullError> {
         if name.parse::<Checksum>().is_ok() { Ok(None) } else { Ok(repo.read_ref(&self.local_ref(name))?) }
+    }
+
+    /// The commit a ref points to there, from the summary where that must be signed.
+    fn resolve(&self, name: &str, repo: &Repo) -> Result<Checksum, PullError> {
+        if self.options.summary_trust.is_empty() && self.summary.get().is_none() {
+            return self.read_ref(name);
+        }
+        let from = || self.source.files().locate("summary");
+        match self.summary(repo)? {
+            Some(fetched) => fetched.summary.commit(name).ok_or_else(|| PullError::Fetch {
+                what: format!("ref {name}"),
+                from: from(),
+                source: Transport::NotFound,
+            }),
+            None => self.read_ref(name),
+        }
+    }
+
+    /// The summary there, accepted as `summary_trust` says; `None` where there is none and none is needed.
+    pub fn summary(&self, repo: &Repo) -> Result<Option<&Fetched>, PullError> {
+        if let Some(known) = self.summary.get() {
+            return Ok(known.as_ref());
+        }
+        let trust = &self.options.summary_trust;
+        let fetched = super::summary::fetch(self.source.files(), trust, self.options.remote.as_deref(), repo)?;
+        Ok(self.summary.get_or_init(|| fetched).as_ref())
+    }
+
+    /// The refs there, from the summary.
+    pub fn refs(&self, repo: &Repo) -> Result<BTreeMap<String, Checksum>, PullError> {
+        let Some(fetched) = self.summary(repo)? else {
+            let (what, from) = ("the summary".to_owned(), self.source.files().locate("summary"));
+            return Err(PullError::Fetch { what, from, source: Transport::NotFound });
+        };
+        Ok(fetched.summary.refs.iter().map(|entry| (entry.name.clone(), entry.commit)).collect())
+    }
+
+    /// Keeps the summary and its signature as they are there, where every ref is mirrored.
+    fn mirror_summary(&self, repo: &Repo) -> Result<(), PullError> {
+        if !self.options.refs.is_empty() {
+            return Ok(());
+        }
+        let Some(fetched) = self.summary(repo)? else { return Ok(()) };
+        crate::summary::write_bytes(repo, &fetched.bytes)?;
+        if let Some(signatures) = &fetched.signatures {
+            let path = repo.path().join("summary.sig");
+            let written = sys::file::replace(&path, signatures, 0o644);
+            written.map_err(|e| Error::io(format!("writing {}", path.display()), e))?;
+        }
+        Ok(())
     }
 
     /// The commit a ref points to there. Nothing vouches for it; the commit must.

@@ -18,6 +18,7 @@ use super::meter::Meter;
 use super::{PullError, Verified};
 use crate::repo::Staging;
 use crate::sign::Keyring;
+use crate::sign::trust::Trust;
 use crate::{Checksum, Error, Repo};
 
 /// How much of a commit a way brought.
@@ -66,6 +67,8 @@ pub struct Context<'a> {
     pub to: &'a Verified,
     /// The keys that are trusted, where a signature is asked for.
     pub keyring: Option<&'a Keyring>,
+    /// More rules, all of which must hold.
+    pub trust: Option<&'a Trust>,
     /// Threads that may be used.
     pub threads: usize,
     pub(super) meter: &'a Meter<'a>,

@@ -29,7 +29,7 @@ use rustix::fs::{Mode as Bits, OFlags};
 use crate::Error;
 
 pub use read::FileObject;
-pub(crate) use read::{file_xattrs, link_xattrs};
+pub(crate) use read::{file_xattrs, filez_meta, link_xattrs};
 pub use refs::valid_ref;
 use settings::Settings;
 pub(crate) use stage::FilezError;

@@ -81,6 +81,11 @@ pub(crate) fn read_filez_header(reader: &mut impl Read) -> io::Result<FileMeta> 
     FileMeta::decode_filez(&header).map_err(invalid)
 }
 
+/// The metadata at the beginning of a `.filez`.
+pub(crate) fn filez_meta(mut bytes: &[u8]) -> io::Result<FileMeta> {
+    read_filez_header(&mut bytes)
+}
+
 /// The content that follows the header of a `.filez`, decompressed.
 pub(crate) fn filez_content<R: io::BufRead + Send + 'static>(meta: &FileMeta, reader: R) -> Box<dyn Read + Send> {
     if meta.symlink.is_some() {

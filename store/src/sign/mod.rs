@@ -8,6 +8,14 @@
 //! secret key file                           base64 of 64 bytes: seed, public key
 //! ```
 //! One valid signature by a trusted key that is not revoked is enough. Everything else, errors included, is "no".
+//! Other kinds of keys: [`spki`], [`gpg`]; what a remote asks for: [`trust`].
+
+#[cfg(feature = "full")]
+pub mod gpg;
+#[cfg(feature = "full")]
+pub mod spki;
+#[cfg(feature = "full")]
+pub mod trust;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,6 +32,11 @@ use crate::value::{Dict, Value};
 
 /// The key of detached metadata that holds signatures.
 pub const KEY: &str = "ostree.sign.ed25519";
+
+/// Each check costs a curve operation; a commit has a few signatures, not thousands.
+pub(crate) const MAX_SIGNATURES: usize = 64;
+/// Where keys are installed.
+pub(crate) const KEY_DIRS: [&str; 2] = ["usr/share/ostree", "etc/ostree"];
 
 /// A public key; shown as base64, as in libostree's key files.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -179,6 +192,9 @@ pub enum VerifyError {
     /// The only valid signatures are by revoked keys.
     #[error("the commit is signed by the revoked key {0}")]
     Revoked(PublicKey),
+    /// The program that checks signatures of this kind did not work.
+    #[error("the signatures cannot be checked: {0}")]
+    Unable(String),
 }
 
 impl Keyring {
@@ -191,7 +207,7 @@ impl Keyring {
     /// not a key is an error, because skipping it could bring a revoked key back.
     pub fn load(root: &Path) -> Result<Self, KeyError> {
         let mut keyring = Keyring::default();
-        for base in ["usr/share/ostree", "etc/ostree"] {
+        for base in KEY_DIRS {
             let base = root.join(base);
             read_keys(&base, "trusted.ed25519", &mut keyring.trusted)?;
             read_keys(&base, "revoked.ed25519", &mut keyring.revoked)?;
@@ -246,34 +262,41 @@ impl Keyring {
             Some(Value::BytesArray(signatures)) => signatures,
             Some(_) => return Err(VerifyError::Malformed),
         };
-        // Each check costs a curve operation; a commit has a few signatures, not thousands.
-        for signature in signatures.iter().take(64) {
+        for signature in signatures.iter().take(MAX_SIGNATURES) {
             if let Some(key) = self.keys().find(|key| key.verifies(commit_bytes, signature)) {
                 return Ok(*key);
             }
         }
-        let revoked = self.revoked.iter().find(|k| signatures.iter().take(64).any(|s| k.verifies(commit_bytes, s)));
+        let by = |key: &&PublicKey| signatures.iter().take(MAX_SIGNATURES).any(|s| key.verifies(commit_bytes, s));
+        let revoked = self.revoked.iter().find(by);
         Err(revoked.map_or(VerifyError::Untrusted(signatures.len()), |key| VerifyError::Revoked(*key)))
     }
 }
 
 fn read_keys(base: &Path, name: &str, keys: &mut BTreeSet<PublicKey>) -> Result<(), KeyError> {
+    let files = key_files(base, name).map_err(|(path, error)| KeyError::Read(path, error))?;
+    files.iter().try_for_each(|path| read_file(path, keys))
+}
+
+/// The file `base/name` and those in `base/name.d`, as far as they are there.
+pub(crate) fn key_files(base: &Path, name: &str) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
     let file = base.join(name);
+    let mut files = Vec::new();
     if file.exists() {
-        read_file(&file, keys)?;
+        files.push(file);
     }
     let dir = base.join(format!("{name}.d"));
     let entries = match fs::read_dir(&dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(|e| KeyError::Read(dir.clone(), e))?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(files),
+        entries => entries.map_err(|e| (dir.clone(), e))?,
     };
     for entry in entries {
-        let path = entry.map_err(|e| KeyError::Read(dir.clone(), e))?.path();
+        let path = entry.map_err(|e| (dir.clone(), e))?.path();
         if path.is_file() {
-            read_file(&path, keys)?;
+            files.push(path);
         }
     }
-    Ok(())
+    Ok(files)
 }
 
 fn read_file(path: &Path, keys: &mut BTreeSet<PublicKey>) -> Result<(), KeyError> {
@@ -287,8 +310,12 @@ fn read_file(path: &Path, keys: &mut BTreeSet<PublicKey>) -> Result<(), KeyError
 
 /// Adds a signature to detached metadata; signatures of other keys stay. Signing twice changes nothing.
 pub fn add_signature(detached: &mut Dict, commit_bytes: &[u8], key: &SecretKey) {
-    let signature = key.sign(commit_bytes).to_vec();
-    match detached.entry(KEY.to_owned()).or_insert_with(|| Value::BytesArray(Vec::new())) {
+    push_signature(detached, KEY, key.sign(commit_bytes).to_vec());
+}
+
+/// Adds a signature to those below `key`, once.
+pub(crate) fn push_signature(detached: &mut Dict, key: &str, signature: Vec<u8>) {
+    match detached.entry(key.to_owned()).or_insert_with(|| Value::BytesArray(Vec::new())) {
         Value::BytesArray(signatures) => {
             if !signatures.contains(&signature) {
                 signatures.push(signature);
