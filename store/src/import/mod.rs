@@ -1,4 +1,4 @@
-//! A directory becomes a tree of objects; so does a tree in memory.
+//! A directory becomes a tree of objects; so does a tar stream, or a tree in memory.
 //!
 //! ```text
 //! scan     one thread: names, kinds, owners; refuses what a tree cannot hold
@@ -6,11 +6,12 @@
 //! trees    one thread, leaves first: dirtree, dirmeta
 //! flush    sync, rename: only now is anything visible
 //!
-//! cache    what has not changed since the last time   memory   a tree in memory
+//! cache    what has not changed since the last time   memory   a tree in memory   tar   a tar stream
 //! ```
 
 mod cache;
 mod memory;
+mod tar;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -28,6 +29,7 @@ use crate::repo::{Content, IN_MEMORY, Staging, file_xattrs, hash_all, link_xattr
 use crate::{Checksum, Error, Repo, verity};
 
 pub use memory::{Node, tree};
+pub use tar::{TarOptions, tar};
 
 use cache::{Cache, Seen};
 

@@ -322,6 +322,24 @@ impl<'r> Staging<'r> {
         Ok(new)
     }
 
+    /// Adds a file whose name is known only when its content has been read: too large to be in memory. Returns its
+    /// name, and whether it was new.
+    pub fn write_stream(&self, meta: &FileMeta, content: &mut dyn Read) -> Result<(Checksum, bool), Error> {
+        let io = |e| Error::io(format!("writing a file of {} bytes to {}", meta.size, self.repo.path.display()), e);
+        let content = Content::Stream(content);
+        let result = match self.repo.mode {
+            Mode::Archive => self.write_archive(meta, content),
+            Mode::BareUser | Mode::Bare => self.write_plain(meta, content),
+        };
+        let (temp, hasher, stored) = result.map_err(io)?;
+        let checksum = Checksum(hasher.finalize().into());
+        let new = self.claim(ObjectType::File, &checksum);
+        if new {
+            self.finish_file(temp, meta, &checksum, stored).map_err(io)?;
+        }
+        Ok((checksum, new))
+    }
+
     fn write_claimed(&self, meta: &FileMeta, checksum: &Checksum, content: Content<'_>) -> Result<(), Error> {
         let result = match self.repo.mode {
             Mode::Archive => self.write_archive(meta, content),
