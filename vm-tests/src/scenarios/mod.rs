@@ -9,6 +9,7 @@ mod esp_full;
 mod first_boot;
 mod interrupted_pull;
 mod journal;
+mod metal;
 mod rolls_back;
 pub mod states;
 mod tampered_object;
@@ -105,6 +106,7 @@ pub const ALL: &[Scenario] = &[
     full("hung-kernel", "a kernel that hangs is reset by the watchdog and falls back", broken_kernel::hung),
     full("missing-root", "an entry that cannot find its root falls back", broken_kernel::missing_root),
     full("hung-initramfs", "an initramfs that hangs is given up and falls back", broken_kernel::hung_initramfs),
+    full("metal", "the tree with the generic kernel, composed, booted and kept through `slipway vm`", metal::run),
 ];
 
 #[cfg(test)]
