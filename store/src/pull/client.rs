@@ -231,7 +231,7 @@ impl Client {
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(5);
 /// Who sends so much after a failure gets the full number of attempts again.
-const PROGRESS: u64 = 1 << 20;
+const PROGRESS: u64 = 256 << 10;
 
 fn cut_short() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed in the middle")
