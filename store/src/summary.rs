@@ -12,7 +12,7 @@ use std::path::Path;
 
 use crate::gv::{self, Malformed, Type, Writer};
 use crate::value::{Dict, Value, decode_dict, encode_dict};
-use crate::{Checksum, Error, ObjectType, Repo};
+use crate::{Checksum, Error, ObjectType, Repo, delta};
 
 /// Facts: when it was written.
 pub const LAST_MODIFIED: &str = "ostree.summary.last-modified";
@@ -131,7 +131,12 @@ pub fn of_repo(repo: &Repo) -> Result<Summary, Error> {
         (LAST_MODIFIED.to_owned(), big_endian(newest)),
         ("ostree.summary.mode".to_owned(), repo.mode().name().into()),
         ("ostree.summary.tombstone-commits".to_owned(), repo.tombstones()?.into()),
+        ("ostree.summary.indexed-deltas".to_owned(), true.into()),
     ]);
+    let deltas = delta::for_summary(repo)?;
+    if !deltas.is_empty() && repo.config_value("core", "no-deltas-in-summary")?.as_deref() != Some("true") {
+        summary.facts.insert(STATIC_DELTAS.to_owned(), Value::Dict(deltas));
+    }
     Ok(summary)
 }
 
@@ -140,8 +145,10 @@ pub fn encode(repo: &Repo) -> Result<Vec<u8>, Error> {
     Ok(of_repo(repo)?.encode())
 }
 
-/// Writes the summary. A signature over the old one goes first: it would make clients refuse the new one.
+/// Writes the summary, and the indexes of deltas that it speaks of. A signature over the old summary goes first: it
+/// would make clients refuse the new one.
 pub fn write(repo: &Repo) -> Result<(), Error> {
+    delta::reindex(repo, None)?;
     write_bytes(repo, &encode(repo)?)
 }
 

@@ -211,7 +211,7 @@ fn what_we_generate_is_applied_by_the_stock_tools_and_by_us() {
         (Some(one), base.clone()),
         (Some(one), delta::Options { inline: true, ..base.clone() }),
         (Some(one), delta::Options { max_bsdiff: None, max_chunk: 100_000, ..base.clone() }),
-        (Some(one), delta::Options { order: delta::ByteOrder::Big, memory: 3 << 20, ..base.clone() }),
+        (Some(one), delta::Options { order: delta::ByteOrder::Big, memory: 16 << 20, ..base.clone() }),
         (None, base.clone()),
         (None, delta::Options { inline: true, max_chunk: 1 << 20, ..base.clone() }),
     ]
@@ -232,8 +232,11 @@ fn what_we_generate_is_applied_by_the_stock_tools_and_by_us() {
             assert!(made.bytes(options.inline) < 200_000, "{what}: {made:?}");
             assert!(made.copied >= 2 && (made.patched > 0) == options.max_bsdiff.is_some(), "{what}: {made:?}");
         }
-        let show = ostree(source.path(), &["static-delta", "show", &name.to_string()]);
-        assert!(show.contains(&format!("Number of parts: {}", made.parts)), "{show}");
+        if !options.inline {
+            // The stock tools cannot show one whose parts lie in its superblock.
+            let show = ostree(source.path(), &["static-delta", "show", &name.to_string()]);
+            assert!(show.contains(&format!("Number of parts: {}\n", made.parts)), "{show}");
+        }
         for mode in MODES {
             let repo = client(dir.path(), &format!("ours-{index}-{}", mode.name()), mode, &source, from.as_ref());
             let applied = delta::apply_offline(&repo, &path, &ApplyOptions::default()).unwrap();

@@ -153,7 +153,7 @@ impl Superblock {
 }
 
 /// What a part may unpack to: its objects, and as much again for patches, which add little to what they make.
-fn payload_limit(unpacked: u64) -> u64 {
+pub(super) fn payload_limit(unpacked: u64) -> u64 {
     unpacked.saturating_mul(2).saturating_add(64 << 20).min(MAX_PAYLOAD)
 }
 

@@ -7,11 +7,9 @@ use std::path::Path;
 
 use super::name::{from_index, index_path};
 use super::{DeltaError, DeltaName};
+use crate::summary::STATIC_DELTAS;
 use crate::value::{Dict, Value, encode_dict};
 use crate::{Checksum, Error, Repo};
-
-/// The key of the dictionary in a summary and in an index.
-pub(crate) const KEY: &str = "ostree.static-deltas";
 
 /// Names below a directory that need not be there.
 fn names(dir: &Path) -> Result<Vec<String>, Error> {
@@ -106,7 +104,7 @@ pub fn reindex(repo: &Repo, only: Option<&Checksum>) -> Result<(), Error> {
             sys::file::remove(&path).map_err(io)?;
             continue;
         }
-        let bytes = encode_dict(&Dict::from([(KEY.to_owned(), Value::Dict(deltas))]));
+        let bytes = encode_dict(&Dict::from([(STATIC_DELTAS.to_owned(), Value::Dict(deltas))]));
         if fs::read(&path).is_ok_and(|old| old == bytes) {
             continue;
         }

@@ -9,6 +9,7 @@
 //! apply        apply_offline  parts become objects
 //! generate     generate       two commits become parts
 //! index        list …         which deltas there are
+//! way          take           a pull that finds a delta uses it
 //! ```
 //! Nothing a delta says is believed: every reference is checked before it is followed, memory does not depend on what
 //! it declares, and an object is visible only after its checksum was compared.
@@ -21,7 +22,9 @@ mod name;
 mod ops;
 mod part;
 mod patch;
+mod show;
 mod superblock;
+mod way;
 
 use std::io;
 
@@ -33,7 +36,9 @@ pub use apply::{Applied, ApplyOptions, apply_offline, read_superblock};
 pub use generate::{Generated, Options, generate};
 pub use index::{delete, exists, for_summary, indexes, list, reindex};
 pub use name::{DeltaName, index_path};
+pub use show::{PartFacts, part_facts};
 pub use superblock::{ByteOrder, Fallback, Part, Superblock, wrap_signed};
+pub(crate) use way::take;
 
 /// Why a delta was not made or applied. Objects that were made before are valid and stay.
 #[derive(Debug, thiserror::Error)]

@@ -129,6 +129,15 @@ pub enum PullError {
         /// The commit.
         commit: Checksum,
     },
+    /// A static delta could not be used.
+    #[error("applying the static delta {from}")]
+    Delta {
+        /// The address of its superblock.
+        from: String,
+        /// What is wrong.
+        #[source]
+        source: crate::delta::DeltaError,
+    },
     /// There is not enough room.
     #[error("{needed} bytes are needed in {path}, {available} are free")]
     Space {

@@ -39,6 +39,8 @@ pub use names::KnownNames;
 pub use remote::{Options, Remote, http};
 pub use select::{Depth, Select};
 pub use summary::Fetched;
+pub use ways::Allowed;
+pub(crate) use ways::{Arrived, Context};
 
 /// How far a pull is. Numbers only grow; totals are exact once they are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -153,7 +155,7 @@ pub(crate) struct Rules<'a> {
     pub verity: Verity,
     pub threads: usize,
     pub progress: Option<OnProgress<'a>>,
-    pub ways: ways::Allowed,
+    pub ways: Allowed,
     pub trust: Option<&'a Trust>,
     pub select: &'a Select,
 }

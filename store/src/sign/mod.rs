@@ -215,6 +215,12 @@ impl Keyring {
         Ok(keyring)
     }
 
+    /// Adds the keys of one directory: `trusted.ed25519`, `trusted.ed25519.d/*`, and the same for `revoked`.
+    pub fn add_dir(&mut self, dir: &Path) -> Result<(), KeyError> {
+        read_keys(dir, "trusted.ed25519", &mut self.trusted)?;
+        read_keys(dir, "revoked.ed25519", &mut self.revoked)
+    }
+
     /// Adds the trusted keys of one file.
     pub fn add_file(&mut self, path: &Path) -> Result<(), KeyError> {
         read_file(path, &mut self.trusted)

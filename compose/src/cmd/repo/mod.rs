@@ -83,4 +83,6 @@ verbs! {
     Refs(refs),
     /// Shows what a commit says, and who signed it.
     Show(show),
+    /// Makes, applies and lists static deltas.
+    StaticDelta(static_delta),
 }
