@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use store::commit::Builder;
 use store::delta::{self, ApplyOptions, DeltaError, DeltaName};
 use store::fsck::{self, fsck};
+use store::serve::{self, Server};
+use store::sign::{Keyring, SecretKey};
 use store::{Checksum, Mode, Repo, import, pull};
 use sys::Cmd;
 
@@ -261,4 +263,120 @@ fn tree_bytes(dir: &Path) -> Vec<(String, Vec<u8>)> {
         entries.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect();
     all.sort();
     all
+}
+
+const DELTAS_ONLY: pull::Allowed = pull::Allowed { updates: false, deltas: true, objects: false };
+
+/// The first version is here under `origin:test`; the second comes over HTTP, by deltas only.
+fn pull_by_delta(repo: &Repo, url: &str) -> Result<pull::Outcome, pull::PullError> {
+    let mut options = pull::Options::new(url, "test", None);
+    options.remote = Some("origin".to_owned());
+    options.ways = DELTAS_ONLY;
+    pull::http(&options, repo)
+}
+
+#[test]
+fn a_pull_takes_the_delta_that_starts_from_what_is_here() {
+    let dir = scratch();
+    let (source, one, two) = source(dir.path());
+    let server = Server::bind(source.path(), "127.0.0.1:0".parse().unwrap(), serve::Options::default()).unwrap();
+    let server = server.spawn().unwrap();
+    let url = server.url();
+    let options = delta::Options { min_fallback: 1_000_000, preset: 1, ..delta::Options::default() };
+    let made = delta::generate(&source, Some(&one), &two, &options).unwrap();
+    for (index, offered) in ["superblock alone", "summary", "index"].iter().enumerate() {
+        match index {
+            1 => {
+                store::summary::write(&source).unwrap();
+                fs::remove_dir_all(source.path().join("delta-indexes")).unwrap();
+            }
+            2 => delta::reindex(&source, None).unwrap(),
+            _ => {}
+        }
+        let repo = client(dir.path(), &format!("pull-{index}"), Mode::BareUser, &source, Some(&one));
+        repo.set_ref("origin:test", &one).unwrap();
+        let outcome = pull_by_delta(&repo, &url).unwrap();
+        assert_eq!(outcome.commit, two, "{offered}");
+        assert!(outcome.bytes < made.bytes(false) + 40_000, "{offered}: {} of {made:?}", outcome.bytes);
+        assert_eq!(repo.read_ref("origin:test").unwrap(), Some(two));
+        healthy(&repo);
+    }
+    // The stock tools take it too, from the summary and index that we wrote.
+    let stock = client(dir.path(), "pull-stock", Mode::BareUser, &source, Some(&one));
+    stock.set_ref("origin:test", &one).unwrap();
+    ostree(stock.path(), &["remote", "add", "--no-gpg-verify", "origin", &url]);
+    let said = ostree(stock.path(), &["pull", "--require-static-deltas", "origin", "test"]);
+    assert!(said.contains("delta parts"), "{said}");
+    healthy(&stock);
+    // From another commit there is none; one by one, objects always come.
+    let repo = client(dir.path(), "pull-none", Mode::BareUser, &source, None);
+    assert!(matches!(pull_by_delta(&repo, &url), Err(pull::PullError::NoWay { .. })));
+    let mut options = pull::Options::new(&url, "test", None);
+    options.remote = Some("origin".to_owned());
+    pull::http(&options, &repo).unwrap();
+    healthy(&repo);
+}
+
+#[test]
+fn a_damaged_delta_costs_time_and_nothing_else() {
+    let dir = scratch();
+    let (source, one, two) = source(dir.path());
+    let options = delta::Options { min_fallback: 0, preset: 1, ..delta::Options::default() };
+    delta::generate(&source, Some(&one), &two, &options).unwrap();
+    store::summary::write(&source).unwrap();
+    let name = DeltaName { from: Some(one), to: two };
+    let part = source.path().join(name.part(0));
+    let mut bytes = fs::read(&part).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&part, bytes).unwrap();
+    let server = Server::bind(source.path(), "127.0.0.1:0".parse().unwrap(), serve::Options::default()).unwrap();
+    let server = server.spawn().unwrap();
+    let url = server.url();
+    let repo = client(dir.path(), "damaged", Mode::BareUser, &source, Some(&one));
+    repo.set_ref("origin:test", &one).unwrap();
+    let error = delta::apply_offline(&repo, &source.path().join(name.dir()), &ApplyOptions::default()).unwrap_err();
+    assert!(matches!(error, DeltaError::PartMismatch { index: 0, .. }), "{error}");
+    assert!(!repo.has(store::ObjectType::Commit, &two));
+    assert!(matches!(pull_by_delta(&repo, &url), Err(pull::PullError::NoWay { .. })));
+    let mut options = pull::Options::new(&url, "test", None);
+    options.remote = Some("origin".to_owned());
+    assert_eq!(pull::http(&options, &repo).unwrap().commit, two);
+    healthy(&repo);
+}
+
+#[test]
+fn a_signed_delta_is_accepted_from_its_signer_only() {
+    let dir = scratch();
+    let (source, one, two) = source(dir.path());
+    let (key, other) = (SecretKey::from_seed(&[1; 32]), SecretKey::from_seed(&[2; 32]));
+    let name = DeltaName { from: Some(one), to: two };
+    let path = source.path().join(name.dir());
+    let base = delta::Options { min_fallback: 0, preset: 1, ..delta::Options::default() };
+    let with = |key: &SecretKey| Keyring::of([key.public()]);
+    delta::generate(&source, Some(&one), &two, &base).unwrap();
+    assert!(delta::read_superblock(&path).unwrap().verify(&with(&key)).is_err(), "it is not signed");
+    let keys = [key];
+    delta::generate(&source, Some(&one), &two, &delta::Options { keys: &keys, ..base }).unwrap();
+    let repo = client(dir.path(), "signed", Mode::BareUser, &source, Some(&one));
+    for (keyring, accepted) in [(with(&other), false), (Keyring::default(), false), (with(&keys[0]), true)] {
+        let options = ApplyOptions { keyring: Some(&keyring), ..ApplyOptions::default() };
+        let applied = delta::apply_offline(&repo, &path, &options);
+        assert_eq!(applied.is_ok(), accepted, "{applied:?}");
+        assert_eq!(repo.has(store::ObjectType::Commit, &two), accepted);
+    }
+    healthy(&repo);
+    // One changed byte of what is signed.
+    let mut bytes = fs::read(path.join("superblock")).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(path.join("superblock"), bytes).unwrap();
+    assert!(!delta::read_superblock(&path).is_ok_and(|superblock| superblock.verify(&with(&keys[0])).is_ok()));
+    // The stock tools read the wrapper, whether they can check such signatures or not.
+    delta::generate(&source, Some(&one), &two, &delta::Options { keys: &keys, min_fallback: 0, ..Default::default() })
+        .unwrap();
+    assert!(ostree(source.path(), &["static-delta", "show", &name.to_string()]).contains("Signed: yes"));
+    let stock = client(dir.path(), "signed-stock", Mode::BareUser, &source, Some(&one));
+    ostree(stock.path(), &["static-delta", "apply-offline", path.to_str().unwrap()]);
+    healthy(&stock);
 }
