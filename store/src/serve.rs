@@ -276,8 +276,9 @@ fn connection(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
             return Ok(());
         }
         let peer = stream.peer_addr().ok();
-        let (status, bytes) = answer(shared, stream, &request)?;
+        // Before the answer: who has it may ask at once how many there were.
         shared.requests.fetch_add(1, Ordering::Relaxed);
+        let (status, bytes) = answer(shared, stream, &request)?;
         shared.write_log(peer, &request, status, bytes);
         if request.close {
             break;

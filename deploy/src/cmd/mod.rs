@@ -6,6 +6,7 @@ mod deploy;
 mod firstboot;
 mod fsck;
 mod generate;
+mod keys;
 mod session;
 mod status;
 mod storage;

@@ -11,7 +11,7 @@ use sys::{Exit, Refused, Reporter};
 
 use super::change::restart;
 use super::session::{Access, Root, Session, refused};
-use super::{ChangeArgs, print_json};
+use super::{ChangeArgs, keys, print_json};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -102,7 +102,8 @@ pub fn run(root: &Root, args: Args) -> anyhow::Result<Exit> {
     let origin = origin(&session.machine)?;
     let options = options(&session, &origin, args.allow_downgrade)?;
     let remote = Remote::open(&options).map_err(pull_error)?;
-    let verified = remote.commit(&origin.name, &session.repo).map_err(pull_error)?;
+    let verified =
+        remote.commit(&origin.name, &session.repo).map_err(|error| keys::rotated(error, &remote, &session))?;
     let missing = remote.missing(&verified, &session.repo);
     let offer = offer(&session.machine, &verified, missing);
     let label = label(&verified);
@@ -217,6 +218,7 @@ pub fn stage(
     let step = Reporter::new().step("examine", 0);
     let target = execute::target(&session.paths, &session.repo, &verified.checksum, came)?;
     step.done(format!("image {:.1} MB, kernel {}", target.image_size as f64 / 1e6, &target.bootcsum[..10]));
+    keys::would_boot(&session.repo, verified)?;
     let plan = plan::stage(&session.machine, &target, downgrade, bad).map_err(refused)?;
     eprint!("{plan}");
     if plan.is_empty() {

@@ -39,6 +39,15 @@ pub struct Content {
     pub kernel: &'static str,
     /// Relative to usr/etc.
     pub etc: Vec<(&'static str, &'static str)>,
+    /// Seeds of the keys that the tree trusts, if not the site's.
+    pub trusted: Option<Vec<u8>>,
+    /// Seeds of the keys that it revokes.
+    pub revoked: Vec<u8>,
+}
+
+/// The key that comes from a seed.
+pub fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed(&[seed; 32])
 }
 
 impl Content {
@@ -51,7 +60,17 @@ impl Content {
             ("ld.so.cache", "cache\n"),
             ("app/app.conf", "a=1\n"),
         ];
-        Content { version, timestamp, kernel: "kernel A", etc }
+        Content { version, timestamp, kernel: "kernel A", etc, trusted: None, revoked: Vec::new() }
+    }
+
+    pub fn trusting(mut self, seeds: &[u8]) -> Content {
+        self.trusted = Some(seeds.to_vec());
+        self
+    }
+
+    pub fn revoking(mut self, seeds: &[u8]) -> Content {
+        self.revoked = seeds.to_vec();
+        self
     }
 
     pub fn etc(mut self, path: &'static str, text: &'static str) -> Content {
@@ -106,6 +125,14 @@ impl Site {
         commit
     }
 
+    /// The same, signed by the keys of these seeds and not by the site's.
+    pub fn publish_by(&self, content: &Content, seeds: &[u8]) -> Checksum {
+        let commit = self.commit(content);
+        seeds.iter().for_each(|seed| sign::sign_commit(&self.repo, &commit, &key(*seed)).unwrap());
+        self.repo.set_ref(REF, &commit).unwrap();
+        commit
+    }
+
     /// Composes; nothing is signed, no ref points to it.
     pub fn commit(&self, content: &Content) -> Checksum {
         let mut root = BTreeMap::new();
@@ -120,8 +147,13 @@ impl Site {
         put(&mut root, "usr/lib/modules/6.12.1/initramfs.img", file("initramfs"));
         put(&mut root, bootloader::LOADER_IN_TREE, file("loader"));
         put(&mut root, "usr/share/version", file(content.version));
-        let key = self.key.public().to_string();
-        put(&mut root, "usr/share/ostree/trusted.ed25519.d/test.ed25519", file(&format!("{key}\n")));
+        let lines = |keys: &[SecretKey]| keys.iter().map(|key| format!("{}\n", key.public())).collect::<String>();
+        let keys = |seeds: &[u8]| lines(&seeds.iter().map(|seed| key(*seed)).collect::<Vec<_>>());
+        let trusted = content.trusted.as_ref().map_or_else(|| format!("{}\n", self.key.public()), |seeds| keys(seeds));
+        put(&mut root, "usr/share/ostree/trusted.ed25519.d/test.ed25519", file(&trusted));
+        if !content.revoked.is_empty() {
+            put(&mut root, "usr/share/ostree/revoked.ed25519.d/test.ed25519", file(&keys(&content.revoked)));
+        }
         for (path, text) in &content.etc {
             put(&mut root, &format!("usr/etc/{path}"), file(text));
         }

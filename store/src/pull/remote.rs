@@ -16,6 +16,9 @@ use crate::sign::Keyring;
 use crate::sign::trust::Trust;
 use crate::{Checksum, Error, Repo};
 
+/// How far back a commit is looked for.
+const HISTORY: usize = 64;
+
 /// What to pull from where, and what to accept.
 #[derive(Clone)]
 pub struct Options<'a> {
@@ -159,6 +162,30 @@ impl<'a> Remote<'a> {
         }
         super::check_age(repo, &verified, current, options.not_older_than)?;
         Ok(verified)
+    }
+
+    /// The newest commit before `untrusted` that a trusted key did sign: where keys are rotated, the version on the way
+    /// that knows the old keys and the new ones. The untrusted commits in between are asked for their parent and for
+    /// nothing else, and the search ends at `current`, and at what is older.
+    pub fn stepping_stone(&self, untrusted: &Checksum, current: &Checksum, repo: &Repo) -> Option<Verified> {
+        let floor = repo.load_commit(current).map_or(0, |commit| commit.timestamp);
+        let session = self.session(repo);
+        let mut unchecked = self.session(repo);
+        unchecked.rules.keyring = None;
+        unchecked.rules.trust = None;
+        let mut next = unchecked.commit(untrusted).ok()?.commit.parent;
+        for _ in 0..HISTORY {
+            let checksum = next?;
+            let commit = unchecked.commit(&checksum).ok()?.commit;
+            if checksum == *current || commit.timestamp < floor {
+                return None;
+            }
+            if let Ok(verified) = session.commit(&checksum) {
+                return Some(verified);
+            }
+            next = commit.parent;
+        }
+        None
     }
 
     /// What is missing here of a commit, where its sizes were recorded.

@@ -9,6 +9,7 @@ mod esp_full;
 mod first_boot;
 mod interrupted_pull;
 mod journal;
+mod key_rotation;
 mod metal;
 mod rolls_back;
 pub mod states;
@@ -104,6 +105,11 @@ pub const ALL: &[Scenario] = &[
         interrupted_pull::power_cut,
     ),
     full("hung-kernel", "a kernel that hangs is reset by the watchdog and falls back", broken_kernel::hung),
+    full(
+        "key-rotation",
+        "signing keys change over a version signed by both; who skipped it is told, and a revoked key is refused",
+        key_rotation::run,
+    ),
     full("missing-root", "an entry that cannot find its root falls back", broken_kernel::missing_root),
     full("hung-initramfs", "an initramfs that hangs is given up and falls back", broken_kernel::hung_initramfs),
     full("metal", "the tree with the generic kernel, composed, booted and kept through `slipway vm`", metal::run),
