@@ -46,7 +46,11 @@ impl Tree {
             fs::copy(Path::new("/").join(file), tree.0.join(file)).expect("name resolution");
         }
         // A machine that trusts a private certificate authority goes on trusting it inside.
-        Cmd::new("cp").args(["-aL", "/etc/ssl/certs/."]).arg(tree.0.join("etc/ssl/certs")).run().expect("certificates");
+        Cmd::new("cp")
+            .args(["-aL", "--remove-destination", "/etc/ssl/certs/."])
+            .arg(tree.0.join("etc/ssl/certs"))
+            .run()
+            .expect("certificates");
         tree.shell_outside("mount -t proc proc proc && mount --rbind /dev dev && mount --make-rslave dev");
         tree
     }
