@@ -19,8 +19,8 @@ pub struct Cmd {
     stdin: Option<Vec<u8>>,
 }
 
-/// What a child process left behind.
-#[derive(Clone, Debug)]
+/// What a command left behind: a child process here, or one in a virtual machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
     /// Exit code; 128 + signal number where a signal ended it.
     pub code: i32,
@@ -34,6 +34,11 @@ impl Output {
     /// Standard output as text, without trailing white space.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
+    }
+
+    /// Standard error as text, without trailing white space.
+    pub fn errors(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).trim_end().to_owned()
     }
 }
 

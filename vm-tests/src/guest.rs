@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use vm::{Machine, Output, Request};
+use sys::Output;
+use vm::{Machine, Request};
 
 /// How long a boot may take, and a command that moves a tree: generous, for emulation on a busy machine.
 /// `SLIPWAY_TIMEOUT_FACTOR` stretches both.

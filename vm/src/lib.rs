@@ -41,5 +41,5 @@ pub use connect::connect;
 pub use disk::{Disk, Writes, format, overlay};
 pub use error::{Error, Result, Tail};
 pub use firmware::Firmware;
-pub use machine::{Machine, Output, Request, quote};
+pub use machine::{Machine, Request, quote};
 pub use serial::plain;

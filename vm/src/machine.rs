@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use sys::Cmd;
+use sys::{Cmd, Output};
 use tempfile::TempDir;
 
 use crate::accel::{self, Choice, QEMU};
@@ -20,29 +20,6 @@ use crate::qmp::Qmp;
 const START: Duration = Duration::from_secs(20);
 /// How long QEMU may take for one answer on its control socket; `savevm` answers when it is done.
 const ANSWER: Duration = Duration::from_secs(120);
-
-/// What a command in the guest left behind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Output {
-    /// Exit code; 128 + signal number where a signal ended it.
-    pub code: i32,
-    /// Standard output.
-    pub stdout: Vec<u8>,
-    /// Standard error.
-    pub stderr: Vec<u8>,
-}
-
-impl Output {
-    /// Standard output as text, without trailing white space.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
-    }
-
-    /// Standard error as text, without trailing white space.
-    pub fn errors(&self) -> String {
-        String::from_utf8_lossy(&self.stderr).trim_end().to_owned()
-    }
-}
 
 /// A command for the guest's shell.
 #[derive(Clone, Copy, Debug)]
