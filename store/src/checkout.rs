@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! directories, parents first (0700) -> files on every core -> owners, xattrs, modes of directories, children first
+//! file    where the repository keeps it as it is to be: a hard link; else a copy
 //! ```
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,42 +16,82 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::fs::{AtFlags, CWD, Mode as Bits, Timespec, Timestamps, XattrFlags};
 
 use crate::import::{lock, threads};
-use crate::object::{DirMeta, FileMeta};
-use crate::{Checksum, Entry, Error, Repo};
+use crate::object::{DirMeta, FileMeta, ObjectType};
+use crate::{Checksum, Entry, Error, Mode, Repo, local};
+
+/// What happens where there is something already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Union {
+    /// The target must not exist.
+    #[default]
+    Refuse,
+    /// Directories are joined, files replaced.
+    Replace,
+    /// Directories are joined, files stay.
+    Add,
+    /// Directories are joined; a file that is there must be the same.
+    Identical,
+}
+
+/// How a file comes to its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// A hard link where that is possible, else a copy.
+    #[default]
+    Link,
+    /// A hard link; where that is not possible the checkout fails.
+    LinkOnly,
+    /// A copy, always.
+    Copy,
+}
 
 /// How a tree is written out.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+#[derive(Clone, Copy, Default)]
+pub struct Options<'a> {
     /// Leave owners and xattrs alone and drop set-user-id bits: what an ordinary user can do.
     pub user: bool,
+    /// Files that are there.
+    pub union: Union,
+    /// Links or copies.
+    pub place: Place,
+    /// Copy empty files, whatever `place` says.
+    pub copy_empty: bool,
+    /// Directories lose the bits outside of 0775.
+    pub plain_dirs: bool,
+    /// Files called `.wh.NAME` delete NAME, and are not written.
+    pub whiteouts: bool,
+    /// Paths to leave out; `/` is the top of what is written. A directory ends in a slash and goes with all below it.
+    pub skip: Option<&'a HashSet<String>>,
     /// Threads; 0 uses every core.
     pub threads: usize,
 }
 
-/// Writes the directory `path` of a commit to `target`, which must not exist.
-pub fn checkout(repo: &Repo, commit: &Checksum, path: &str, target: &Path, options: &Options) -> Result<(), Error> {
-    let Some(Entry::Dir { tree, meta }) = repo.lookup(commit, path)? else {
-        return Err(Error::invalid(format!("{path} is no directory of commit {commit}")));
-    };
-    let mut dirs: Vec<(PathBuf, DirMeta)> = Vec::new();
-    let mut files: Vec<(PathBuf, Checksum)> = Vec::new();
-    repo.walk_tree(&tree, &meta, &mut |path, entry| {
-        let path = target.join(&path[1..]);
-        match entry {
-            Entry::Dir { meta, .. } => {
-                fs::create_dir(&path).map_err(|e| failed(&path, e))?;
-                dirs.push((path, repo.load_dirmeta(&meta)?));
+/// Begins the name of a file that deletes another.
+const WHITEOUT: &str = ".wh.";
+
+/// Writes the directory `path` of a commit to `target`. If `path` is a file, `target` becomes a directory that holds it.
+pub fn checkout(repo: &Repo, commit: &Checksum, path: &str, target: &Path, options: &Options<'_>) -> Result<(), Error> {
+    let entry = repo.lookup(commit, path)?;
+    let mut plan = Plan { repo, target, options, dirs: Vec::new(), files: Vec::new() };
+    match entry {
+        None => return Err(Error::invalid(format!("commit {commit} has no {path}"))),
+        Some(Entry::File { checksum }) => {
+            if plan.create_dir(target)? {
+                let private = fs::Permissions::from_mode(0o700);
+                fs::set_permissions(target, private).map_err(|e| failed(target, e))?;
             }
-            Entry::File { checksum } => files.push((path, checksum)),
+            let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or(path);
+            plan.files.push((target.join(name), checksum));
         }
-        Ok(())
-    })?;
+        Some(Entry::Dir { tree, meta }) => plan.tree(&tree, &meta)?,
+    }
+    let Plan { dirs, files, .. } = plan;
     let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
     std::thread::scope(|scope| {
         for _ in 0..threads(options.threads) {
             scope.spawn(|| {
                 while let Some((path, checksum)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = file(repo, checksum, path, options) {
+                    if let Err(error) = place(repo, checksum, path, options) {
                         next.store(files.len(), Ordering::Relaxed);
                         lock(&failure).get_or_insert(error);
                     }
@@ -66,6 +108,127 @@ pub fn checkout(repo: &Repo, commit: &Checksum, path: &str, target: &Path, optio
     Ok(())
 }
 
+struct Plan<'a> {
+    repo: &'a Repo,
+    target: &'a Path,
+    options: &'a Options<'a>,
+    /// Directories that were made, parents first.
+    dirs: Vec<(PathBuf, DirMeta)>,
+    files: Vec<(PathBuf, Checksum)>,
+}
+
+impl Plan<'_> {
+    /// Makes a directory; returns whether it was not there.
+    fn create_dir(&self, path: &Path) -> Result<bool, Error> {
+        match fs::create_dir(path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.options.union != Union::Refuse => {
+                let there = fs::symlink_metadata(path).map_err(|e| failed(path, e))?;
+                if there.is_dir() { Ok(false) } else { Err(failed(path, e)) }
+            }
+            Err(e) => Err(failed(path, e)),
+        }
+    }
+
+    fn tree(&mut self, tree: &Checksum, meta: &Checksum) -> Result<(), Error> {
+        let (repo, target, options) = (self.repo, self.target, self.options);
+        let skipped = |path: &str| {
+            let Some(skip) = options.skip else { return false };
+            path.match_indices('/').skip(1).any(|(at, _)| skip.contains(&path[..=at])) || skip.contains(path)
+        };
+        repo.walk_tree(tree, meta, &mut |path, entry| {
+            let dir = matches!(entry, Entry::Dir { .. }) && skipped(&format!("{path}/"));
+            if dir || skipped(path) {
+                return Ok(());
+            }
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let place = target.join(&path[1..]);
+            match entry {
+                Entry::Dir { meta, .. } => {
+                    if self.create_dir(&place)? {
+                        self.dirs.push((place, repo.load_dirmeta(&meta)?));
+                    }
+                }
+                Entry::File { .. } if options.whiteouts && name.starts_with(WHITEOUT) => {
+                    let deleted = place.with_file_name(&name[WHITEOUT.len()..]);
+                    sys::file::remove_tree(&deleted).map_err(|e| failed(&deleted, e))?;
+                }
+                Entry::File { checksum } => self.files.push((place, checksum)),
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Writes one file, minding what is there.
+fn place(repo: &Repo, checksum: &Checksum, path: &Path, options: &Options<'_>) -> Result<(), Error> {
+    let there = fs::symlink_metadata(path).ok();
+    let Some(there) = there else { return write(repo, checksum, path, options) };
+    match options.union {
+        Union::Add => Ok(()),
+        Union::Refuse => Err(failed(path, io::ErrorKind::AlreadyExists.into())),
+        Union::Identical => {
+            let same = same(repo, checksum, path, options)?;
+            if same { Ok(()) } else { Err(failed(path, io::Error::other("another file is there"))) }
+        }
+        Union::Replace if there.is_dir() => Err(failed(path, io::ErrorKind::IsADirectory.into())),
+        Union::Replace => {
+            // Never a moment without the file.
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let new = path.with_file_name(format!(".{name}.{}", &checksum.to_hex()[..16]));
+            write(repo, checksum, &new, options)?;
+            fs::rename(&new, path).map_err(|e| failed(path, e))?;
+            // Two names of one inode are not renamed over each other.
+            sys::file::remove(&new).map_err(|e| failed(&new, e))
+        }
+    }
+}
+
+/// Whether what is at `path` is what would be written there.
+fn same(repo: &Repo, checksum: &Checksum, path: &Path, options: &Options<'_>) -> Result<bool, Error> {
+    if !options.user {
+        return Ok(local::checksum(path, &local::Options::default())? == *checksum);
+    }
+    let meta = FileMeta { uid: 0, gid: 0, xattrs: Vec::new(), ..repo.load_file_meta(checksum)? };
+    let mut hasher = meta.hasher();
+    io::copy(&mut repo.open_file(checksum)?.content, &mut hasher).map_err(|e| failed(path, e))?;
+    let expected = Checksum(sha2::Digest::finalize(hasher).into());
+    let here = local::Options { ignore_xattrs: true, uid: Some(0), gid: Some(0) };
+    Ok(local::checksum(path, &here)? == expected)
+}
+
+fn write(repo: &Repo, checksum: &Checksum, path: &Path, options: &Options<'_>) -> Result<(), Error> {
+    if options.place != Place::Copy && link(repo, checksum, path, options)? {
+        return Ok(());
+    }
+    file(repo, checksum, path, options)
+}
+
+/// Makes a hard link to the object, if the repository keeps the file as it is to be.
+fn link(repo: &Repo, checksum: &Checksum, path: &Path, options: &Options<'_>) -> Result<bool, Error> {
+    let fits = match repo.mode() {
+        Mode::Bare => !options.user,
+        Mode::BareUser => options.user,
+        Mode::Archive => false,
+    };
+    let meta = repo.load_file_meta(checksum)?;
+    if (meta.symlink.is_some() && repo.mode() != Mode::Bare) || (options.copy_empty && meta.size == 0) {
+        return Ok(false);
+    }
+    let object = repo.path().join("objects").join(repo.loose_path(ObjectType::File, checksum));
+    match fits.then(|| fs::hard_link(object, path)) {
+        Some(Ok(())) => Ok(true),
+        Some(Err(e)) if e.kind() == io::ErrorKind::AlreadyExists => Err(failed(path, e)),
+        _ if options.place == Place::Link => Ok(false),
+        Some(Err(e)) => Err(failed(path, e)),
+        None => Err(Error::invalid(format!(
+            "a repository of mode {} has no files to make hard links to{}",
+            repo.mode().name(),
+            if options.user { " in user mode" } else { "" },
+        ))),
+    }
+}
+
 fn failed(path: &Path, error: io::Error) -> Error {
     Error::io(format!("writing {}", path.display()), error)
 }
@@ -76,7 +239,7 @@ fn times() -> Timestamps {
     Timestamps { last_access: zero, last_modification: zero }
 }
 
-fn file(repo: &Repo, checksum: &Checksum, path: &Path, options: &Options) -> Result<(), Error> {
+fn file(repo: &Repo, checksum: &Checksum, path: &Path, options: &Options<'_>) -> Result<(), Error> {
     let mut object = repo.open_file(checksum)?;
     let meta = object.meta.clone();
     let mut write = || -> io::Result<()> {
@@ -91,7 +254,7 @@ fn file(repo: &Repo, checksum: &Checksum, path: &Path, options: &Options) -> Res
     write().map_err(|e| failed(path, e))
 }
 
-fn link_metadata(path: &Path, meta: &FileMeta, options: &Options) -> io::Result<()> {
+fn link_metadata(path: &Path, meta: &FileMeta, options: &Options<'_>) -> io::Result<()> {
     if !options.user {
         std::os::unix::fs::lchown(path, Some(meta.uid), Some(meta.gid))?;
         for (name, value) in &meta.xattrs {
@@ -101,7 +264,7 @@ fn link_metadata(path: &Path, meta: &FileMeta, options: &Options) -> io::Result<
     Ok(rustix::fs::utimensat(CWD, path, &times(), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn file_metadata(file: &File, meta: &FileMeta, options: &Options) -> io::Result<()> {
+fn file_metadata(file: &File, meta: &FileMeta, options: &Options<'_>) -> io::Result<()> {
     let mut mode = meta.mode & 0o7777;
     if options.user {
         mode &= 0o777;
@@ -116,9 +279,12 @@ fn file_metadata(file: &File, meta: &FileMeta, options: &Options) -> io::Result<
     Ok(rustix::fs::futimens(file, &times())?)
 }
 
-fn directory(path: &Path, meta: &DirMeta, options: &Options) -> io::Result<()> {
+fn directory(path: &Path, meta: &DirMeta, options: &Options<'_>) -> io::Result<()> {
     let dir = File::open(path)?;
     let mut mode = meta.mode & 0o7777;
+    if options.plain_dirs {
+        mode &= 0o775;
+    }
     if options.user {
         mode = (mode & 0o777) | 0o700;
     } else {
@@ -156,7 +322,7 @@ mod tests {
         let tree = import::tree(&repo, &tree).unwrap();
         let commit = Builder::new(tree.root_tree, tree.root_meta, 0).write(&repo).unwrap();
         let target = dir.path().join("out");
-        let options = Options { user: true, threads: 2 };
+        let options = Options { user: true, threads: 2, ..Options::default() };
         checkout(&repo, &commit, "/", &target, &options).unwrap();
         let mine: import::Modify<'_> = &|_, a| (a.uid, a.gid) = (0, 0);
         let again =

@@ -16,6 +16,8 @@
 //! remote     Config         a remote in it: address, keys, what must be signed
 //! pull       local, http    objects from another repository, verified while they stream
 //! fsck, gc, diff            what is damaged, what nobody needs, what changed
+//! merge, local              one tree over another; what a file of this machine would be called as an object
+//! text                      GVariant values as people read and type them
 //! summary, checkout         all refs in one file; a tree as a directory
 //! serve      Server         a directory over HTTP, for tests and demonstrations
 //! composefs  image()        the EROFS image a machine mounts
@@ -30,6 +32,8 @@ pub mod object;
 pub mod sign;
 #[cfg(feature = "full")]
 pub mod summary;
+#[cfg(feature = "full")]
+pub mod text;
 pub mod value;
 pub mod verity;
 
@@ -52,6 +56,10 @@ pub mod gc;
 pub mod import;
 #[cfg(feature = "full")]
 pub mod keyfile;
+#[cfg(feature = "full")]
+pub mod local;
+#[cfg(feature = "full")]
+pub mod merge;
 #[cfg(feature = "full")]
 pub mod pull;
 #[cfg(feature = "full")]

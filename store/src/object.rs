@@ -115,7 +115,8 @@ pub(crate) fn decode_xattrs(bytes: &[u8]) -> Result<Xattrs, Malformed> {
     Ok(xattrs)
 }
 
-pub(crate) fn encode_xattrs(xattrs: &Xattrs) -> Vec<u8> {
+/// Extended attributes as objects hold them (`a(ayay)`), sorted.
+pub fn encode_xattrs(xattrs: &Xattrs) -> Vec<u8> {
     let mut sorted: Vec<_> = xattrs.iter().collect();
     sorted.sort();
     let mut writer = Writer::new();

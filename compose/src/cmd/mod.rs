@@ -10,7 +10,10 @@ mod serve;
 mod sign;
 mod vm;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use sys::Exit;
 
 /// Builds immutable container hosts: treefile to commit, to disk image, to a directory that any HTTP server can serve.
@@ -44,8 +47,27 @@ enum Verb {
     Vm(vm::Args),
 }
 
+/// Reads the command line and runs one verb.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // `repo` answers as the stock tool does, exit codes included.
+    let repo = args.get(1).is_some_and(|verb| verb == "repo");
+    if let Some(text) = repo.then(|| repo::version(&args)).flatten() {
+        print!("{text}");
+        return ExitCode::SUCCESS;
+    }
+    let command = Cli::command().mut_subcommand("repo", repo::habits);
+    let cli = command.try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
+    match cli {
+        Err(error) if repo => ExitCode::from(repo::usage(&error).code()),
+        Err(error) => error.exit(),
+        Ok(Cli { verb: Verb::Repo(args) }) => ExitCode::from(repo::exit(repo::run(args)).code()),
+        Ok(cli) => sys::main_exit("slipway", run(cli)),
+    }
+}
+
 /// Runs one verb.
-pub fn run(cli: Cli) -> anyhow::Result<Exit> {
+fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.verb {
         Verb::Compose(args) => compose::run(args),
         Verb::Image(args) => image::run(args),

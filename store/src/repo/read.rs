@@ -283,7 +283,7 @@ impl Repo {
     }
 
     /// Deletes an object; a missing one is fine. The caller holds the exclusive lock.
-    pub(crate) fn delete_object(&self, kind: ObjectType, checksum: &Checksum) -> Result<(), Error> {
+    pub fn delete_object(&self, kind: ObjectType, checksum: &Checksum) -> Result<(), Error> {
         let mut paths = vec![self.path.join("objects").join(self.loose_path(kind, checksum))];
         if kind == ObjectType::Commit {
             paths.push(self.path.join("objects").join(object::path_with_extension(checksum, "commitmeta")));
@@ -293,6 +293,26 @@ impl Repo {
             sys::file::remove(&path).map_err(|e| Error::io(format!("deleting {}", path.display()), e))?;
         }
         Ok(())
+    }
+
+    /// When an object came to this repository: when its inode last changed.
+    pub(crate) fn arrived(&self, kind: ObjectType, checksum: &Checksum) -> Option<u64> {
+        let path = self.loose_path(kind, checksum);
+        let stat = rustix::fs::statat(&self.objects, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        u64::try_from(stat.st_ctime).ok()
+    }
+
+    /// Writes that a commit was deleted on purpose, so that a client learns it rather than believe in a fault.
+    pub fn write_tombstone(&self, commit: &Checksum) -> Result<(), Error> {
+        let path = self.path.join("objects").join(object::path_with_extension(commit, "commit-tombstone"));
+        let mut text = commit.to_hex().into_bytes();
+        text.push(0);
+        let dict = Dict::from([("commit".to_owned(), value::Value::Bytes(text))]);
+        let io = |e| Error::io(format!("writing {}", path.display()), e);
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(io)?;
+        }
+        sys::file::replace(&path, &value::encode_dict(&dict), 0o644).map_err(io)
     }
 
     /// The file that says that some objects of a commit were not fetched yet.

@@ -1,25 +1,57 @@
 //! A commit in words, and as JSON.
 
 use serde_json::json;
-use store::{Checksum, Commit, Repo, Value};
+use store::{Checksum, Commit, ObjectType, Repo, Value, text};
 
+/// A commit as `log` and `show` print it.
 pub fn print_commit(checksum: &Checksum, commit: &Commit) {
     println!("commit {checksum}");
+    print_commit_body(commit);
+}
+
+/// The same without its first line.
+pub fn print_commit_body(commit: &Commit) {
     if let Some(parent) = commit.parent {
         println!("Parent:  {parent}");
     }
-    println!("Date:    {}", date(commit.timestamp));
+    let content = [commit.root_tree.0, commit.root_meta.0].concat();
+    println!("ContentChecksum:  {}", Checksum::of(&content));
+    println!("Date:  {}", date(commit.timestamp));
     if let Some(version) = commit.version() {
         println!("Version: {version}");
     }
-    for line in commit.subject.lines().chain(commit.body.lines()) {
-        println!("    {line}");
+    if commit.subject.is_empty() {
+        println!("(no subject)");
+    } else {
+        println!();
+        print_indented(&commit.subject);
+    }
+    if !commit.body.is_empty() {
+        println!();
+        print_indented(&commit.body);
     }
     println!();
 }
 
+fn print_indented(text: &str) {
+    for line in text.lines() {
+        println!("    {line}");
+    }
+}
+
+/// A metadata object in GVariant's text format.
+pub fn raw_object(kind: ObjectType, bytes: &[u8], order: text::Order) -> anyhow::Result<String> {
+    let ty = match kind {
+        ObjectType::Commit => "(a{sv}aya(say)sstayay)",
+        ObjectType::DirTree => "(a(say)a(sayay))",
+        ObjectType::DirMeta => "(uuua(ayay))",
+        ObjectType::File => anyhow::bail!("a file is no metadata object"),
+    };
+    Ok(text::print(ty, bytes, order, true)?)
+}
+
 /// `2023-11-14 22:13:20 +0000`, from the days since 1970 (proleptic Gregorian calendar).
-fn date(timestamp: u64) -> String {
+pub fn date(timestamp: u64) -> String {
     let (days, seconds) = (timestamp / 86400, timestamp % 86400);
     // Years that begin in March: the leap day is the last of its year.
     let shifted = days + 719_468;
