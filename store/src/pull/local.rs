@@ -99,7 +99,12 @@ impl Local<'static> {
     }
 }
 
-impl Local<'_> {
+impl<'a> Local<'a> {
+    /// A repository that is open already.
+    pub fn of(repo: &'a Repo) -> Self {
+        Local(Handle::Borrowed(repo))
+    }
+
     /// Whether an object is there, damaged or not.
     pub fn has(&self, kind: ObjectType, checksum: &Checksum) -> bool {
         self.0.has(kind, checksum)

@@ -105,6 +105,16 @@ pub(crate) trait Source: Sync {
     fn files(&self) -> &dyn ways::Files;
 }
 
+/// A repository on this machine as a source.
+pub(crate) fn local_source(repo: &Repo) -> impl Source + '_ {
+    local::Local::of(repo)
+}
+
+/// A repository that is served over HTTP as a source.
+pub(crate) fn http_source(url: &str, network: &Network) -> Result<impl Source + use<>, PullError> {
+    http::Http::open(url, None, network)
+}
+
 /// Which file objects are accepted.
 #[derive(Clone, Copy)]
 pub(crate) struct Accept<'a> {

@@ -135,6 +135,8 @@ pub struct Staging<'r> {
 #[derive(Default)]
 struct State {
     claimed: HashSet<(ObjectType, Checksum)>,
+    /// Here, but to be replaced.
+    damaged: HashSet<Checksum>,
     /// Complete files: name in the staging directory, name below objects/.
     ready: Vec<(String, String)>,
     /// Since the last flush.
@@ -249,7 +251,14 @@ impl<'r> Staging<'r> {
 
     /// True for the one caller that has to write the object.
     fn claim(&self, kind: ObjectType, checksum: &Checksum) -> bool {
-        !self.repo.has(kind, checksum) && self.lock().claimed.insert((kind, *checksum))
+        let exists = self.repo.has(kind, checksum);
+        let mut state = self.lock();
+        (!exists || state.damaged.contains(checksum)) && state.claimed.insert((kind, *checksum))
+    }
+
+    /// The object that is there is damaged: what is added under its name takes its place.
+    pub(crate) fn replace(&self, checksum: &Checksum) {
+        self.lock().damaged.insert(*checksum);
     }
 
     fn error(&self, kind: ObjectType, checksum: &Checksum, error: io::Error) -> Error {

@@ -1,0 +1,34 @@
+//! Kill -9 at random moments of a commit, a pull and a prune, hundreds of times.
+
+mod killed;
+
+const ROUNDS: u32 = 200;
+
+fn heavy(test: &str) -> bool {
+    let heavy = std::env::var_os("SLIPWAY_HEAVY").is_some();
+    if !heavy {
+        eprintln!("{test} DID NOT RUN: set SLIPWAY_HEAVY=1 to kill {ROUNDS} times");
+    }
+    heavy
+}
+
+#[test]
+fn hundreds_of_killed_commits() {
+    if heavy("hundreds_of_killed_commits") {
+        killed::commits(ROUNDS);
+    }
+}
+
+#[test]
+fn hundreds_of_killed_pulls() {
+    if heavy("hundreds_of_killed_pulls") {
+        killed::pulls(ROUNDS);
+    }
+}
+
+#[test]
+fn hundreds_of_killed_prunes() {
+    if heavy("hundreds_of_killed_prunes") {
+        killed::prunes(ROUNDS);
+    }
+}
