@@ -12,6 +12,7 @@
 //! commit     Builder        a tree becomes a commit
 //! digests    Digests        fs-verity digests by object, remembered
 //! delta      generate, apply  static deltas in the stock format
+//! update     generate, apply  our own format: one file from commit to commit, through compression
 //! keyfile    KeyFile        the file config
 //! remote     Config         a remote in it: address, keys, what must be signed
 //! pull       local, http    objects from another repository, verified while they stream
@@ -68,6 +69,9 @@ pub mod remote;
 mod repo;
 #[cfg(feature = "full")]
 pub mod serve;
+
+#[cfg(feature = "full")]
+pub mod update;
 
 pub use checksum::{Checksum, ParseChecksumError};
 pub use error::Error;

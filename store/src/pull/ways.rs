@@ -102,7 +102,10 @@ pub struct Way {
 }
 
 /// In the order in which they are tried: our own update format, static deltas.
-pub const WAYS: &[Way] = &[Way { name: "static delta", ours: false, take: crate::delta::take }];
+pub const WAYS: &[Way] = &[
+    Way { name: "update", ours: true, take: crate::update::way },
+    Way { name: "static delta", ours: false, take: crate::delta::take },
+];
 
 /// Which ways a pull may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -326,7 +326,10 @@ impl<'r> Staging<'r> {
     pub fn write_known(&self, meta: &FileMeta, checksum: &Checksum, content: Content<'_>) -> Result<bool, Error> {
         let new = self.claim(ObjectType::File, checksum);
         if new {
-            self.write_claimed(meta, checksum, content)?;
+            self.write_claimed(meta, checksum, content).inspect_err(|_| {
+                // Somebody may try again, from another source.
+                self.lock().claimed.remove(&(ObjectType::File, *checksum));
+            })?;
         }
         Ok(new)
     }

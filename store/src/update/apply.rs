@@ -1,0 +1,543 @@
+//! Applying an update: objects appear in the batch one by one, each under the checksum of what it holds.
+//!
+//! ```text
+//! table, catalogue -> is this the commit that is wanted? -> its tree, from old and new directories: what may be made
+//! parts of stage 0, then of stage 1:   all there already: skipped, not even fetched
+//!     fetched into a file without a name -> each file: patch -> packed again -> object, checked
+//!     a file that does not come out right is left out; a part that is damaged ends the update
+//! ```
+//! Interrupted, it begins again at the first part of which an object is missing.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::UpdateError;
+use super::base::{Base, nameless};
+use super::generate::old_dirtrees;
+use super::streams::{Corrupt, Streams};
+use super::wire::{Catalogue, ENTRY, FileEntry, HEAD, MAX_CATALOGUE, Part, Table, bad};
+use crate::import::lock;
+use crate::object::{Commit, DirTree};
+use crate::pull::PullError;
+use crate::pull::ways::{Arrived, Context};
+use crate::repo::{Content, Staging, Verity};
+use crate::sign::{Keyring, PublicKey};
+use crate::{Checksum, DirMeta, Error, FileMeta, ObjectType, Objects, Repo};
+
+/// Pending bytes at which objects are made durable: what a killed update loses at most.
+const BATCH: u64 = 64 << 20;
+/// Two threads keep within the memory that is promised.
+const THREADS: usize = 2;
+
+/// Where the bytes of an update come from.
+pub trait Input: Sync {
+    /// The bytes from `from` on, `length` of them.
+    fn open(&self, from: u64, length: u64) -> Result<Box<dyn Read + Send + '_>, UpdateError>;
+    /// So many bytes will be read.
+    fn expect(&self, bytes: u64);
+    /// So many have been.
+    fn arrived(&self, bytes: u64);
+    /// An object is in the batch.
+    fn wrote(&self);
+}
+
+/// What an update brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Applied {
+    /// Objects that were made.
+    pub made: u64,
+    /// Objects that could not be made here.
+    pub left: u64,
+    /// Bytes that were read.
+    pub read: u64,
+}
+
+/// The part of an update that says what is in it.
+struct Opened {
+    table: Table,
+    catalogue: Catalogue,
+}
+
+fn io_error(what: &str) -> impl Fn(io::Error) -> UpdateError + '_ {
+    move |source| match source.downcast::<Corrupt>() {
+        Ok(corrupt) => UpdateError::Malformed(corrupt.to_string()),
+        Err(source) => UpdateError::Io { what: what.to_owned(), source },
+    }
+}
+
+/// Reads exactly so many bytes, in memory.
+fn exactly(reader: &mut dyn Read, count: usize) -> Result<Vec<u8>, UpdateError> {
+    let mut bytes = Vec::new();
+    reader.take(count as u64).read_to_end(&mut bytes).map_err(io_error("reading the update"))?;
+    if bytes.len() == count { Ok(bytes) } else { bad("it ends too early") }
+}
+
+fn read_table(input: &dyn Input) -> Result<Table, UpdateError> {
+    let mut reader = input.open(0, HEAD as u64)?;
+    let mut bytes = exactly(&mut reader, HEAD)?;
+    drop(reader);
+    let size = Table::table_size(&bytes)?;
+    bytes.extend_from_slice(&exactly(&mut input.open(HEAD as u64, size as u64)?, size)?);
+    Table::decode(&bytes)
+}
+
+/// Copies a part from the input to a file without a name.
+fn fetch(repo: &Repo, input: &dyn Input, part: &Part) -> Result<File, UpdateError> {
+    let mut file = nameless(repo)?;
+    let mut reader = input.open(part.offset, part.stored())?;
+    let (mut buffer, mut left) = (vec![0; 64 << 10], part.stored());
+    while left > 0 {
+        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let count = reader.read(&mut buffer[..wanted]).map_err(io_error("fetching the update"))?;
+        if count == 0 {
+            return bad("it ends too early");
+        }
+        file.write_all(&buffer[..count]).map_err(|e| Error::io("writing a part of the update", e))?;
+        input.arrived(count as u64);
+        left -= count as u64;
+    }
+    Ok(file)
+}
+
+/// A stretch of a file that others read as well.
+struct Section<'a> {
+    file: &'a File,
+    at: u64,
+    left: u64,
+}
+
+impl Read for Section<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let count = self.file.read_at(&mut buffer[..wanted], self.at)?;
+        self.at += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+fn streams<'a>(file: &'a File, part: &Part) -> Result<Streams<'a>, UpdateError> {
+    let mut at = 0;
+    let sections = part.streams.map(|left| {
+        let section: Box<dyn Read + Send + 'a> = Box::new(Section { file, at, left });
+        at += left;
+        section
+    });
+    Streams::open(sections).map_err(io_error("reading the update"))
+}
+
+fn read_catalogue(repo: &Repo, input: &dyn Input, table: &Table) -> Result<Catalogue, UpdateError> {
+    let part = &table.parts[0];
+    if part.content > MAX_CATALOGUE {
+        return bad("a list of contents of more than 64 MiB");
+    }
+    let old = match &table.from {
+        None => Vec::new(),
+        Some(from) => {
+            if !repo.has(ObjectType::Commit, from) || repo.is_partial(from) {
+                return Err(UpdateError::Base(*from));
+            }
+            let mut objects = Objects::default();
+            let commit = repo.load_commit(from)?;
+            repo.reach(&commit.root_tree, &commit.root_meta, &mut objects)?;
+            old_dirtrees(repo, &objects.dirtrees.into_iter().collect())?
+        }
+    };
+    let file = fetch(repo, input, part)?;
+    let base = Base::of_bytes(repo, old);
+    let mut streams = streams(&file, part)?;
+    let mut bytes = Vec::new();
+    streams.next(Some(&base), part.content).read_to_end(&mut bytes).map_err(io_error("reading the update"))?;
+    Catalogue::decode(&bytes, table.parts.len() - 1)
+}
+
+fn open(repo: &Repo, input: &dyn Input) -> Result<Opened, UpdateError> {
+    let table = read_table(input)?;
+    let catalogue = read_catalogue(repo, input, &table)?;
+    if Checksum::of(&catalogue.commit) != table.to {
+        return bad("the commit in it is another one than it says");
+    }
+    Ok(Opened { table, catalogue })
+}
+
+/// The new tree, as far as old and new directories tell.
+struct Wanted {
+    files: Vec<Checksum>,
+    /// Directory objects that are new here.
+    metadata: Vec<(ObjectType, Vec<u8>)>,
+}
+
+fn wanted(repo: &Repo, commit: &Commit, catalogue: &Catalogue) -> Result<Wanted, UpdateError> {
+    let by_name = |list: &[Vec<u8>]| list.iter().map(|bytes| (Checksum::of(bytes), bytes.clone())).collect();
+    let trees: HashMap<Checksum, Vec<u8>> = by_name(&catalogue.dirtrees);
+    let metas: HashMap<Checksum, Vec<u8>> = by_name(&catalogue.dirmetas);
+    let mut metadata = Vec::new();
+    let mut bytes_of =
+        |kind, checksum: &Checksum, list: &HashMap<Checksum, Vec<u8>>| match repo.load_metadata(kind, checksum) {
+            Ok(bytes) => Ok(bytes),
+            Err(Error::Missing { .. } | Error::Mismatch { .. }) => {
+                let Some(bytes) = list.get(checksum) else { return bad(format!("{kind} {checksum} is not in it")) };
+                metadata.push((kind, bytes.clone()));
+                Ok(bytes.clone())
+            }
+            Err(error) => Err(error.into()),
+        };
+    let (mut files, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    let mut todo = vec![(commit.root_tree, commit.root_meta)];
+    while let Some((tree, meta)) = todo.pop() {
+        if seen.insert(meta) {
+            let bytes = bytes_of(ObjectType::DirMeta, &meta, &metas)?;
+            DirMeta::decode(&bytes).map_err(|e| UpdateError::Malformed(format!("dirmeta {meta}: {e}")))?;
+        }
+        if seen.insert(tree) {
+            let bytes = bytes_of(ObjectType::DirTree, &tree, &trees)?;
+            let decoded =
+                DirTree::decode(&bytes).map_err(|e| UpdateError::Malformed(format!("dirtree {tree}: {e}")))?;
+            files.extend(decoded.files.iter().map(|file| file.1));
+            todo.extend(decoded.dirs.iter().map(|dir| (dir.1, dir.2)));
+        }
+    }
+    Ok(Wanted { files: files.into_iter().collect(), metadata })
+}
+
+fn files_of(repo: &Repo, commit: Option<&Checksum>) -> Result<Vec<Checksum>, Error> {
+    let Some(commit) = commit else { return Ok(Vec::new()) };
+    let commit = repo.load_commit(commit)?;
+    let mut objects = Objects::default();
+    repo.reach(&commit.root_tree, &commit.root_meta, &mut objects)?;
+    Ok(objects.files.into_iter().collect::<BTreeSet<_>>().into_iter().collect())
+}
+
+struct Job<'a> {
+    staging: &'a Staging<'a>,
+    input: &'a dyn Input,
+    catalogue: &'a Catalogue,
+    olds: Vec<Checksum>,
+    news: Vec<Checksum>,
+    made: AtomicU64,
+    left: AtomicU64,
+    flushing: Mutex<()>,
+}
+
+/// Puts the objects that an update holds into a batch; `commit` is the commit that is wanted, and believed.
+pub fn apply(input: &dyn Input, staging: &Staging<'_>, commit: &Commit) -> Result<Applied, UpdateError> {
+    let opened = open(staging.repo(), input)?;
+    apply_opened(input, staging, commit, &opened)
+}
+
+fn apply_opened(
+    input: &dyn Input,
+    staging: &Staging<'_>,
+    commit: &Commit,
+    Opened { table, catalogue }: &Opened,
+) -> Result<Applied, UpdateError> {
+    let repo = staging.repo();
+    if table.to != commit.checksum() {
+        return bad("it leads to another commit");
+    }
+    let wanted = wanted(repo, commit, catalogue)?;
+    let olds = files_of(repo, table.from.as_ref())?;
+    let zero = || AtomicU64::new(0);
+    let (made, left, flushing) = (zero(), zero(), Mutex::new(()));
+    let job = Job { staging, input, catalogue, olds, news: wanted.files, made, left, flushing };
+    let mut parts = Vec::new();
+    let mut needed = 0u64;
+    for (part, files) in table.parts[1..].iter().zip(&catalogue.parts) {
+        let missing = job.missing(files)?;
+        needed = needed.saturating_add(missing);
+        if missing > 0 || files.iter().any(|file| !job.there(file)) {
+            parts.push((part, files));
+        }
+    }
+    check_space(repo, needed)?;
+    for (kind, bytes) in &wanted.metadata {
+        staging.write_metadata(*kind, bytes)?;
+        input.wrote();
+        job.made.fetch_add(1, Ordering::Relaxed);
+    }
+    let read: u64 = parts.iter().map(|(part, _)| part.stored()).sum();
+    input.expect(read);
+    for stage in [0, 1] {
+        let parts: Vec<_> = parts.iter().filter(|(part, _)| part.stage == stage).copied().collect();
+        job.stage(&parts)?;
+        // The next stage reads what this one made.
+        staging.flush()?;
+    }
+    let catalogue_bytes = table.parts[0].stored() + (HEAD + ENTRY * table.parts.len()) as u64;
+    Ok(Applied { made: job.made.into_inner(), left: job.left.into_inner(), read: read + catalogue_bytes })
+}
+
+/// An update that announces more than there is room for is not begun.
+fn check_space(repo: &Repo, needed: u64) -> Result<(), UpdateError> {
+    let stat = rustix::fs::statvfs(repo.path())
+        .map_err(|e| Error::io(format!("asking for the space in {}", repo.path().display()), e.into()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if needed > free { bad(format!("it would make {needed} bytes, {free} are free")) } else { Ok(()) }
+}
+
+impl Job<'_> {
+    fn target(&self, file: &FileEntry) -> Option<&Checksum> {
+        self.news.get(usize::try_from(file.index).ok()?)
+    }
+
+    fn there(&self, file: &FileEntry) -> bool {
+        self.target(file).is_some_and(|target| self.staging.has(ObjectType::File, target))
+    }
+
+    /// Bytes of the files of a part that are not here. Refuses what points outside the trees.
+    fn missing(&self, files: &[FileEntry]) -> Result<u64, UpdateError> {
+        let mut bytes = 0u64;
+        for file in files {
+            let sources = file.sources.iter().all(|source| {
+                let list = if source.new { &self.news } else { &self.olds };
+                source.index < list.len() as u64
+            });
+            if self.target(file).is_none() || !sources || file.header >= self.catalogue.headers.len() as u64 {
+                return bad("it names a file that is in neither tree");
+            }
+            if !self.there(file) {
+                bytes = bytes.saturating_add(file.size);
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn stage(&self, parts: &[(&Part, &Vec<FileEntry>)]) -> Result<(), UpdateError> {
+        let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+        let worker = || {
+            while let Some((part, files)) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if lock(&failure).is_some() {
+                    return;
+                }
+                if let Err(error) = self.part(part, files) {
+                    lock(&failure).get_or_insert(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..THREADS.min(parts.len()) {
+                scope.spawn(worker);
+            }
+            worker();
+        });
+        lock(&failure).take().map_or(Ok(()), Err)
+    }
+
+    fn part(&self, part: &Part, files: &[FileEntry]) -> Result<(), UpdateError> {
+        let repo = self.staging.repo();
+        let stored = fetch(repo, self.input, part)?;
+        let mut streams = streams(&stored, part)?;
+        for file in files {
+            if self.there(file) {
+                streams.next(None, file.content).finish().map_err(io_error("reading the update"))?;
+            } else {
+                self.file(file, &mut streams)?;
+            }
+            if self.staging.pending_bytes() > BATCH {
+                if let Ok(_guard) = self.flushing.try_lock() {
+                    self.staging.flush()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes one file. Only damage of the part itself is an error: the next file cannot be read then.
+    fn file(&self, file: &FileEntry, streams: &mut Streams<'_>) -> Result<(), UpdateError> {
+        let Some(target) = self.target(file) else { return bad("it names a file that is in neither tree") };
+        let header = self.catalogue.headers.get(usize::try_from(file.header).unwrap_or(usize::MAX));
+        let meta = header.map(|header| FileMeta::decode_stream(header, file.size));
+        let base = self.base(file);
+        let (Some(Ok(meta)), Ok(base)) = (meta, &base) else {
+            if let Err(error) = base {
+                tracing::debug!(%target, %error, "left to the pull");
+            }
+            self.left.fetch_add(1, Ordering::Relaxed);
+            return streams.next(None, file.content).finish().map_err(io_error("reading the update"));
+        };
+        let mut patch = streams.next(Some(base), file.content);
+        let written = match file.layer.pack(Box::new(&mut patch), file.content) {
+            Ok(mut packed) => self.staging.write_known(&meta, target, Content::Stream(&mut packed)),
+            Err(error) => Err(Error::io("packing a file", error)),
+        };
+        patch.finish().map_err(io_error("reading the update"))?;
+        match written {
+            Ok(new) => {
+                if new {
+                    self.made.fetch_add(1, Ordering::Relaxed);
+                    self.input.wrote();
+                }
+                Ok(())
+            }
+            Err(Error::Io { source, .. }) if Corrupt::is(&source) => bad(source.to_string()),
+            Err(error) if disk(&error) => Err(error.into()),
+            Err(error) => {
+                tracing::debug!(%target, error = %crate::error::chain(&error), "left to the pull");
+                self.left.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    fn base(&self, file: &FileEntry) -> Result<Base<'_>, Error> {
+        let mut base = Base::empty(self.staging.repo());
+        for source in &file.sources {
+            let list = if source.new { &self.news } else { &self.olds };
+            let checksum = usize::try_from(source.index).ok().and_then(|index| list.get(index));
+            base.add(checksum.ok_or_else(|| Error::invalid("no such file"))?, source)?;
+        }
+        Ok(base)
+    }
+}
+
+/// Whether the disk is the trouble: nothing else will work either.
+fn disk(error: &Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error, Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem))
+}
+
+/// An update that lies with a remote.
+struct Remote<'a, 'c> {
+    context: &'a Context<'c>,
+    path: String,
+    failure: Mutex<Option<PullError>>,
+}
+
+impl Input for Remote<'_, '_> {
+    fn open(&self, from: u64, length: u64) -> Result<Box<dyn Read + Send + '_>, UpdateError> {
+        let gone = || UpdateError::Malformed("it is not there any more".into());
+        match self.context.files.open(&self.path, from, Some(length)) {
+            Ok(opened) => Ok(opened.ok_or_else(gone)?.reader),
+            Err(error) => {
+                lock(&self.failure).get_or_insert(error);
+                Err(gone())
+            }
+        }
+    }
+
+    fn expect(&self, bytes: u64) {
+        self.context.expect(bytes);
+    }
+
+    fn arrived(&self, bytes: u64) {
+        self.context.arrived(bytes);
+    }
+
+    fn wrote(&self) {
+        self.context.wrote(1);
+    }
+}
+
+/// The way of a pull that takes an update, where the remote has one from a commit that is here, or from nothing.
+pub fn way(context: &Context<'_>) -> Result<Arrived, PullError> {
+    let to = &context.to.checksum;
+    let bases: Vec<Option<Checksum>> =
+        if context.bases.is_empty() { vec![None] } else { context.bases.iter().copied().map(Some).take(4).collect() };
+    for base in bases {
+        let path = super::path(base.as_ref(), to);
+        if context.files.open(&path, 0, Some(HEAD as u64))?.is_none() {
+            continue;
+        }
+        let remote = Remote { context, path, failure: Mutex::new(None) };
+        let applied = apply(&remote, context.staging, &context.to.commit);
+        if let Some(error) = lock(&remote.failure).take() {
+            return Err(error);
+        }
+        let from = context.files.locate(&remote.path);
+        return match applied {
+            Ok(applied) if applied.left == 0 => Ok(Arrived::Done),
+            Ok(_) => Ok(Arrived::Partly),
+            Err(UpdateError::Store(error)) => Err(error.into()),
+            Err(UpdateError::Io { what, source }) => {
+                Err(PullError::Fetch { what, from, source: crate::pull::Transport::Io(source) })
+            }
+            Err(error) => Err(PullError::Malformed {
+                what: "the update".into(),
+                from,
+                source: crate::value::Malformed(error.to_string()),
+            }),
+        };
+    }
+    Ok(Arrived::NotOffered)
+}
+
+/// An update in a file.
+struct Local(File);
+
+impl Input for Local {
+    fn open(&self, from: u64, length: u64) -> Result<Box<dyn Read + Send + '_>, UpdateError> {
+        Ok(Box::new(Section { file: &self.0, at: from, left: length }))
+    }
+
+    fn expect(&self, _: u64) {}
+
+    fn arrived(&self, _: u64) {}
+
+    fn wrote(&self) {}
+}
+
+fn local(path: &Path) -> Result<Local, UpdateError> {
+    let what = format!("opening {}", path.display());
+    File::open(path).map(Local).map_err(|source| UpdateError::Io { what, source })
+}
+
+/// What an update in a file says about itself: where it starts, where it leads, bytes, and those of each part with the
+/// bytes of content it holds.
+pub fn inspect(path: &Path) -> Result<(Option<Checksum>, Checksum, Vec<(u64, u64)>), UpdateError> {
+    let table = read_table(&local(path)?)?;
+    let size = std::fs::metadata(path).map_err(io_error("reading the update"))?.len();
+    if size != table.size() {
+        return bad(format!("it has {size} bytes and should have {}", table.size()));
+    }
+    let parts = table.parts.iter().map(|part| (part.stored(), part.content)).collect();
+    Ok((table.from, table.to, parts))
+}
+
+/// Brings a commit from an update in a file: signature first, then all objects, then the commit. Every object of the
+/// commit is here afterwards, or it is an error and the commit is not.
+pub fn apply_file(
+    path: &Path,
+    repo: &Repo,
+    keyring: Option<&Keyring>,
+    verity: Verity,
+) -> Result<(Checksum, Applied, Option<PublicKey>), UpdateError> {
+    let input = local(path)?;
+    let opened = open(repo, &input)?;
+    let bytes = &opened.catalogue.commit;
+    let to = opened.table.to;
+    let malformed = |e: crate::value::Malformed| UpdateError::Malformed(e.to_string());
+    let detached = match opened.catalogue.detached.as_slice() {
+        [] => None,
+        bytes => Some(crate::value::decode_dict(bytes).map_err(malformed)?),
+    };
+    let signer = keyring
+        .map(|keyring| keyring.verify(bytes, &detached.clone().unwrap_or_default()))
+        .transpose()
+        .map_err(|source| UpdateError::Untrusted { commit: to, source })?;
+    let commit = Commit::decode(bytes).map_err(malformed)?;
+    let staging = repo.stage_with(verity)?;
+    let mut applied = apply_opened(&input, &staging, &commit, &opened)?;
+    // What counts is not what the update claims to hold, but what the tree needs.
+    let mut objects = Objects::default();
+    repo.reach(&commit.root_tree, &commit.root_meta, &mut objects)?;
+    applied.left = objects.files.iter().filter(|file| !repo.has(ObjectType::File, file)).count() as u64;
+    if applied.left > 0 {
+        return Err(UpdateError::Incomplete(applied.left, to));
+    }
+    if !repo.has(ObjectType::Commit, &to) {
+        staging.write_metadata(ObjectType::Commit, bytes)?;
+        staging.flush()?;
+    }
+    if let Some(mut detached) = detached {
+        if repo.mode() != crate::Mode::Archive {
+            detached.remove(crate::commit::SIZES);
+        }
+        repo.write_detached(&to, &detached)?;
+    }
+    Ok((to, applied, signer))
+}
