@@ -445,7 +445,9 @@ fn finish(repo: &Repo, args: &Args, commit: &Checksum) -> anyhow::Result<()> {
         let key = SecretKey::load(file).with_context(|| format!("the key {}", file.display()))?;
         sign_commit(repo, commit, &key)?;
     }
-    left_out(&[("commit --gpg-sign", !args.gpg_sign.is_empty())])?;
+    if !args.gpg_sign.is_empty() {
+        super::gpg_sign::sign(repo, commit, &args.gpg_sign, args.gpg_homedir.as_deref())?;
+    }
     if let Some(branch) = &args.branch {
         repo.set_ref(branch, commit)?;
     }

@@ -103,6 +103,8 @@ verbs! {
     Export(export),
     /// Reads every object and reports all that is damaged or missing.
     Fsck(fsck),
+    /// Signs a commit with GPG.
+    GpgSign(gpg_sign),
     /// Creates an empty repository.
     Init(init),
     /// Shows a commit and those before it.
@@ -117,14 +119,20 @@ verbs! {
     PullLocal(pull_local),
     /// Lists, creates and deletes refs.
     Refs(refs),
+    /// Lists and changes remotes, and shows what they have.
+    Remote(remote),
     /// Points a ref at an earlier commit.
     Reset(reset),
     /// Prints the commits that names stand for.
     RevParse(rev_parse),
     /// Shows what a commit or another object says.
     Show(show),
+    /// Signs a commit, or checks its signatures.
+    Sign(sign),
     /// Makes, applies and lists static deltas.
     StaticDelta(static_delta),
+    /// Writes or shows the file `summary`.
+    Summary(summary),
     /// Left out: machines are `host`'s.
     #[command(hide = true)]
     Admin(admin),

@@ -3,112 +3,246 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::Context as _;
-use store::Repo;
-use store::pull::{self, Options, Remote};
+use anyhow::{Context as _, bail};
+use store::pull::{self, Depth, Options, Select};
 use store::sign::Keyring;
-use sys::{Refused, Reporter};
-use sys::Exit;
+use store::{Checksum, Repo};
+use sys::{Exit, Refused, Reporter};
 
-use super::At;
+use super::{At, left_out, parse, size};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A remote of the file config, or an address.
+    /// A remote of the file config, REMOTE:REF, or an address.
     remote: String,
-    /// Refs, or commits by checksum.
-    #[arg(required = true)]
+    /// Refs (REF@COMMIT for a commit of one), or commits by checksum. Default: what the configuration names.
+    #[arg(value_name = "BRANCH")]
     refs: Vec<String>,
-    /// File with public keys: accept only what one of them signed.
-    #[arg(long, value_name = "FILE")]
-    keyring: Vec<PathBuf>,
-    /// Accept commits that nobody signed.
+    /// Only the commits themselves.
     #[arg(long)]
-    allow_unsigned: bool,
-    /// Accept a commit older than the one that is here.
+    commit_metadata_only: bool,
+    /// Summaries are kept in the repository.
+    #[arg(long, value_name = "DIR", hide = true)]
+    cache_dir: Option<PathBuf>,
+    /// Do not wait for the disk.
     #[arg(long)]
-    allow_downgrade: bool,
-    /// Write refs/heads, as in a copy of the remote, and not refs/remotes.
+    disable_fsync: bool,
+    /// Objects are always synced all at once, which stalls nobody.
+    #[arg(long)]
+    per_object_fsync: bool,
+    /// Use no static deltas.
+    #[arg(long)]
+    disable_static_deltas: bool,
+    /// Use static deltas only.
+    #[arg(long)]
+    require_static_deltas: bool,
+    /// Fail at the first fault of the network.
+    #[arg(long)]
+    disable_retry_on_network_errors: bool,
+    /// Write refs/heads, as in a copy of the remote, and not refs/remotes; every ref if none is named.
     #[arg(long)]
     mirror: bool,
+    /// Only this directory or file.
+    #[arg(long, value_name = "PATH")]
+    subpath: Vec<String>,
+    /// Compare checksums; that is always done.
+    #[arg(long)]
+    untrusted: bool,
+    /// Left out: checksums are always compared.
+    #[arg(long, hide = true)]
+    http_trusted: bool,
+    /// Refuse files that are setuid, setgid or writable for all.
+    #[arg(long)]
+    bareuseronly_files: bool,
     /// Only say what would be fetched.
     #[arg(long)]
     dry_run: bool,
+    /// Parents to fetch; -1 fetches all.
+    #[arg(long, default_value_t = 0)]
+    depth: i64,
+    /// Fetch from this address and not from the remote's.
+    #[arg(long)]
+    url: Option<String>,
+    /// A header for every request.
+    #[arg(long, value_name = "NAME=VALUE")]
+    http_header: Vec<String>,
+    /// How often progress is shown; that is on standard error, and as it likes.
+    #[arg(long, value_name = "FREQUENCY")]
+    update_frequency: Option<u64>,
+    /// How often what fails for a passing reason is tried again.
+    #[arg(long, value_name = "N")]
+    network_retries: Option<u32>,
+    /// Left out.
+    #[arg(long, hide = true, value_name = "N")]
+    low_speed_limit_bytes: Option<u64>,
+    /// Seconds without a byte after which a connection is given up.
+    #[arg(long, value_name = "N")]
+    low_speed_time_seconds: Option<u64>,
+    /// Connections at the same time.
+    #[arg(long, value_name = "N")]
+    max_outstanding_fetcher_requests: Option<usize>,
+    /// Ask this repository on this machine for objects first.
+    #[arg(short = 'L', long, value_name = "REPO")]
+    localcache_repo: Vec<PathBuf>,
+    /// Accept no commit older than what is here. That is always so; see --allow-downgrade.
+    #[arg(short = 'T', long)]
+    timestamp_check: bool,
+    /// Accept no commit older than this one.
+    #[arg(long, value_name = "REV")]
+    timestamp_check_from_rev: Option<String>,
+    /// Take commits that belong to other refs.
+    #[arg(long)]
+    disable_verify_bindings: bool,
+    /// Left out.
+    #[arg(long, hide = true, value_name = "TEXT")]
+    append_user_agent: Option<String>,
+    /// File with public keys: accept only what one of them signed (not in the stock tool).
+    #[arg(long, value_name = "FILE")]
+    keyring: Vec<PathBuf>,
+    /// Accept commits that nobody signed (not in the stock tool).
+    #[arg(long)]
+    allow_unsigned: bool,
+    /// Accept a commit older than the one that is here (not in the stock tool).
+    #[arg(long)]
+    allow_downgrade: bool,
 }
 
-/// The address of a remote, and the keys its configuration asks for. Unsigned commits are accepted where the
-/// configuration says that signatures are not to be checked.
-fn remote(repo: &Repo, args: &Args) -> anyhow::Result<(String, Option<Keyring>, bool)> {
+/// What is asked for, from the configuration of the remote and the command line.
+fn options(repo: &Repo, args: &Args) -> anyhow::Result<(Options<'static>, Vec<Override>)> {
     let mut keyring = Keyring::default();
     for file in &args.keyring {
         keyring.add_file(file)?;
     }
-    let given = (!args.keyring.is_empty()).then_some(keyring);
-    if args.remote.contains("://") {
-        return Ok((args.remote.clone(), given, args.allow_unsigned));
-    }
-    let section = format!("remote \"{}\"", args.remote);
-    let value = |key: &str| repo.config_value(&section, key);
-    let url = value("url")?.ok_or_else(|| Refused::new(format!("there is no remote {} in config", args.remote)))?;
-    let wanted = value("sign-verify")?.is_some_and(|v| v != "false");
-    let unchecked = !wanted && value("gpg-verify")?.as_deref() == Some("false");
-    let keyring = match given {
-        Some(keyring) => Some(keyring),
-        None if wanted => {
-            let mut keyring = Keyring::load(Path::new("/"))?;
-            if let Some(key) = value("verification-ed25519-key")? {
-                keyring.trust(key.parse().with_context(|| format!("verification-ed25519-key of {}", args.remote))?);
-            }
-            if let Some(file) = value("verification-ed25519-file")? {
-                keyring.add_file(Path::new(&file))?;
-            }
-            Some(keyring)
+    let keyring = (!args.keyring.is_empty()).then_some(keyring);
+    let (mut refs, overrides) = wanted(args)?;
+    let mut options = if args.remote.contains("://") {
+        if keyring.is_none() && !args.allow_unsigned {
+            let hint = "name the keys with --keyring FILE, or accept unsigned commits with --allow-unsigned";
+            return Err(Refused::with_hint("there is no key to check the commit's signature with", hint).into());
         }
-        None => None,
+        let mut options = Options::new(&args.remote, "", None);
+        options.refs = refs;
+        options
+    } else {
+        let name = args.remote.split_once(':').map_or(args.remote.as_str(), |(name, _)| name);
+        let remote = repo.remote(name)?;
+        if refs.is_empty() && !args.mirror {
+            refs = remote.branches();
+            if refs.is_empty() {
+                bail!("no ref was named, and the remote {name} has no branches in config");
+            }
+        }
+        let mut remote = remote;
+        if args.allow_unsigned || keyring.is_some() {
+            // What is said here counts and not what the configuration says of keys.
+            remote.set("gpg-verify", "false");
+            remote.set("sign-verify", "false");
+        }
+        if let Some(url) = &args.url {
+            remote.set("url", url);
+        }
+        remote.pull_options(repo, Path::new("/"), refs)?
     };
-    Ok((url, keyring, args.allow_unsigned || unchecked))
+    options.keyring = keyring;
+    options.allow_downgrade = args.allow_downgrade;
+    options.check_bindings = !args.disable_verify_bindings;
+    options.mirror = args.mirror;
+    options.select = Select {
+        subpaths: args.subpath.clone(),
+        commit_only: args.commit_metadata_only,
+        depth: u32::try_from(args.depth).map_or(Depth::All, Depth::Parents),
+        bareuseronly: args.bareuseronly_files,
+    };
+    options.caches.clone_from(&args.localcache_repo);
+    options.ways.deltas = !args.disable_static_deltas;
+    if args.require_static_deltas {
+        (options.ways.updates, options.ways.objects) = (false, false);
+    }
+    if let Some(rev) = &args.timestamp_check_from_rev {
+        options.not_older_than = Some(repo.load_commit(&repo.resolve(rev)?)?.timestamp);
+    }
+    let network = &mut options.network;
+    network.retries = args.network_retries.unwrap_or(network.retries);
+    if args.disable_retry_on_network_errors {
+        network.retries = 0;
+    }
+    network.stall_seconds = args.low_speed_time_seconds.unwrap_or(network.stall_seconds);
+    network.connections = args.max_outstanding_fetcher_requests.unwrap_or(network.connections).max(1);
+    for header in &args.http_header {
+        let (name, value) = parse::pair(header)?;
+        network.headers.push((name.to_owned(), value.to_owned()));
+    }
+    Ok((options, overrides))
+}
+
+/// A ref that is to point to a commit that was named.
+type Override = (String, Checksum);
+
+/// What is pulled, and the refs that were given with a commit.
+fn wanted(args: &Args) -> anyhow::Result<(Vec<String>, Vec<Override>)> {
+    let mut refs = Vec::new();
+    let mut overrides = Vec::new();
+    let first = args.remote.split_once(':').filter(|_| !args.remote.contains("://"));
+    for name in first.iter().map(|(_, name)| *name).chain(args.refs.iter().map(String::as_str)) {
+        match name.rsplit_once('@') {
+            Some((name, commit)) => {
+                let commit: Checksum = commit.parse().with_context(|| format!("the commit of {name}"))?;
+                refs.push(commit.to_string());
+                overrides.push((name.to_owned(), commit));
+            }
+            None => refs.push(name.to_owned()),
+        }
+    }
+    Ok((refs, overrides))
 }
 
 pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
-    let repo = &at.open()?;
-    let (url, keyring, unsigned) = remote(repo, args)?;
-    if keyring.is_none() && !unsigned {
-        let hint = "name the keys with --keyring FILE, or accept unsigned commits with --allow-unsigned";
-        return Err(Refused::with_hint("there is no key to check the commit's signature with", hint).into());
+    left_out(&[
+        ("pull --http-trusted", args.http_trusted),
+        ("pull --cache-dir", args.cache_dir.is_some()),
+        ("pull --low-speed-limit-bytes", args.low_speed_limit_bytes.is_some()),
+        ("pull --append-user-agent", args.append_user_agent.is_some()),
+    ])?;
+    let mut repo = at.open()?;
+    if args.disable_fsync {
+        repo = repo.without_fsync();
     }
-    let name = (!args.mirror && !args.remote.contains("://")).then(|| args.remote.clone());
-    let options = Options {
-        refs: args.refs.clone(),
-        remote: name,
-        allow_downgrade: args.allow_downgrade,
-        ..Options::new(url, "", keyring)
-    };
-    let mut plan = Vec::new();
-    {
-        let remote = Remote::open(&options)?;
-        for name in &args.refs {
+    let repo = &repo;
+    let (options, overrides) = options(repo, args)?;
+    let mut total = 0;
+    if !options.refs.is_empty() {
+        let remote = pull::Remote::open(&options)?;
+        for name in &options.refs {
             let verified = remote.commit(name, repo)?;
             let missing = remote.missing(&verified, repo);
             let size = missing.map_or_else(String::new, |m| format!(": {} objects, {} bytes", m.objects, m.bytes));
             eprintln!("{name} {}{size}", verified.checksum);
-            plan.push((name.clone(), verified, missing));
+            total += missing.map_or(0, |m| m.bytes);
         }
     }
     if args.dry_run {
         return Ok(Exit::Done);
     }
     let reporter = Reporter::new();
-    for (name, verified, missing) in plan {
-        let step = reporter.step(format!("pull {name}"), missing.map_or(0, |m| m.bytes));
-        let seen = AtomicU64::new(0);
-        let progress = |p: &pull::Progress| {
-            let before = seen.fetch_max(p.bytes, Ordering::Relaxed);
-            step.inc(p.bytes.saturating_sub(before));
-        };
-        let options = Options { progress: Some(&progress), ..options.clone() };
-        let outcome = Remote::open(&options)?.fetch(&name, &verified, repo)?;
+    let step = reporter.step("pull", total);
+    let seen = AtomicU64::new(0);
+    let progress = |p: &pull::Progress| {
+        let before = seen.fetch_max(p.bytes, Ordering::Relaxed);
+        step.inc(p.bytes.saturating_sub(before));
+    };
+    let options = Options { progress: Some(&progress), ..options };
+    let outcome = pull::http(&options, repo)?;
+    for (name, commit) in overrides {
+        if options.check_bindings {
+            store::commit::check_binding(&repo.load_commit(&commit)?, &name)?;
+        }
+        let remote = options.remote.as_ref().filter(|_| !args.mirror);
+        repo.set_ref(&remote.map_or_else(|| name.clone(), |remote| format!("{remote}:{name}")), &commit)?;
+    }
+    step.done(format!("{} objects, {}", outcome.fetched, size::format(outcome.bytes)));
+    if args.remote.contains("://") {
+        // Nothing remembers what an address had: say it.
         println!("{}", outcome.commit);
-        step.done(format!("{} objects, {} bytes", outcome.fetched, outcome.bytes));
     }
     Ok(Exit::Done)
 }

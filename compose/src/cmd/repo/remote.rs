@@ -1,0 +1,303 @@
+//! `repo remote`: the remotes of a repository, and what they have.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use store::pull::Remote;
+use store::remote::Config;
+use store::{Repo, summary::Summary};
+use sys::{Exit, Refused};
+
+use super::{At, left_out, parse, summary};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Adds a remote.
+    Add(Box<Add>),
+    /// Removes a remote; its refs stay.
+    Delete(Delete),
+    /// Prints the address of a remote.
+    ShowUrl(Named),
+    /// Lists the remotes.
+    List(List),
+    /// Adds GPG keys to those of a remote.
+    GpgImport(GpgImport),
+    /// Left out.
+    #[command(hide = true)]
+    GpgListKeys(Rest),
+    /// Left out.
+    #[command(hide = true)]
+    AddCookie(Rest),
+    /// Left out.
+    #[command(hide = true)]
+    DeleteCookie(Rest),
+    /// Left out.
+    #[command(hide = true)]
+    ListCookies(Rest),
+    /// Lists the refs of a remote.
+    Refs(Refs),
+    /// Shows the summary of a remote.
+    Summary(ShowSummary),
+}
+
+#[derive(Debug, clap::Args)]
+struct Add {
+    name: String,
+    /// [mirrorlist=]URL
+    url: Option<String>,
+    /// What a pull without names pulls.
+    branches: Vec<String>,
+    /// A value of the configuration.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Commits need no GPG signature.
+    #[arg(long)]
+    no_gpg_verify: bool,
+    /// Commits need no signature.
+    #[arg(long, conflicts_with = "sign_verify")]
+    no_sign_verify: bool,
+    /// Commits need a signature by this key.
+    #[arg(long, value_name = "KEYTYPE=[inline|file]:PUBKEY")]
+    sign_verify: Vec<String>,
+    /// Do nothing if there is such a remote.
+    #[arg(long, conflicts_with = "force")]
+    if_not_exists: bool,
+    /// Replace the remote of that name.
+    #[arg(long)]
+    force: bool,
+    /// Trust the GPG keys in this file.
+    #[arg(long, value_name = "FILE")]
+    gpg_import: Option<PathBuf>,
+    /// Left out.
+    #[arg(long, hide = true, value_name = "NAME")]
+    custom_backend: Option<String>,
+    /// Where objects and deltas lie, if elsewhere.
+    #[arg(long, value_name = "URL")]
+    contenturl: Option<String>,
+    /// The collection that its refs belong to.
+    #[arg(long)]
+    collection_id: Option<String>,
+    /// Left out.
+    #[arg(long, hide = true, value_name = "PATH")]
+    sysroot: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Delete {
+    name: String,
+    /// Do nothing if there is none.
+    #[arg(long)]
+    if_exists: bool,
+    /// Left out.
+    #[arg(long, hide = true, value_name = "PATH")]
+    sysroot: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Named {
+    name: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// With their addresses.
+    #[arg(short = 'u', long)]
+    show_urls: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct GpgImport {
+    name: String,
+    /// Left out: every key of the file is imported.
+    #[arg(hide = true)]
+    keys: Vec<String>,
+    /// Files with keys.
+    #[arg(short, long, value_name = "FILE")]
+    keyring: Vec<PathBuf>,
+    /// Read the keys from standard input.
+    #[arg(long)]
+    stdin: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Refs {
+    name: String,
+    /// Print the commits as well.
+    #[arg(short, long)]
+    revision: bool,
+    /// Summaries are kept in the repository.
+    #[arg(long, value_name = "DIR", hide = true)]
+    cache_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowSummary {
+    name: String,
+    /// The keys of its metadata.
+    #[arg(long)]
+    list_metadata_keys: bool,
+    /// One value of its metadata.
+    #[arg(long, value_name = "KEY")]
+    print_metadata_key: Option<String>,
+    /// The summary as it is.
+    #[arg(long)]
+    raw: bool,
+    /// Summaries are kept in the repository.
+    #[arg(long, value_name = "DIR", hide = true)]
+    cache_dir: Option<PathBuf>,
+}
+
+pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
+    let repo = &at.open()?;
+    match &args.verb {
+        Verb::Add(args) => add(repo, args)?,
+        Verb::Delete(args) => {
+            left_out(&[("remote delete --sysroot", args.sysroot.is_some())])?;
+            if !repo.delete_remote(&args.name)? && !args.if_exists {
+                bail!("there is no remote {}", args.name);
+            }
+        }
+        Verb::ShowUrl(args) => println!("{}", repo.remote(&args.name)?.url()?),
+        Verb::List(args) => list(repo, args)?,
+        Verb::GpgImport(args) => import(repo, args)?,
+        Verb::GpgListKeys(_) => return Err(refused("gpg-list-keys")),
+        Verb::AddCookie(_) => return Err(refused("add-cookie")),
+        Verb::DeleteCookie(_) => return Err(refused("delete-cookie")),
+        Verb::ListCookies(_) => return Err(refused("list-cookies")),
+        Verb::Refs(args) => {
+            left_out(&[("remote refs --cache-dir", args.cache_dir.is_some())])?;
+            let bytes = fetch(repo, &args.name)?;
+            for entry in Summary::decode(&bytes)?.refs {
+                match args.revision {
+                    true => println!("{}:{}\t{}", args.name, entry.name, entry.commit),
+                    false => println!("{}:{}", args.name, entry.name),
+                }
+            }
+        }
+        Verb::Summary(args) => {
+            left_out(&[("remote summary --cache-dir", args.cache_dir.is_some())])?;
+            let bytes = fetch(repo, &args.name)?;
+            if args.list_metadata_keys {
+                Summary::decode(&bytes)?.facts.keys().for_each(|key| println!("{key}"));
+            } else if let Some(key) = &args.print_metadata_key {
+                summary::print_key(&bytes, key)?;
+            } else {
+                summary::print(&bytes, args.raw)?;
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn refused(verb: &str) -> anyhow::Error {
+    Refused::new(format!("remote {verb} is left out (docs/ostree.md)")).into()
+}
+
+fn add(repo: &Repo, args: &Add) -> anyhow::Result<()> {
+    left_out(&[
+        ("remote add --custom-backend", args.custom_backend.is_some()),
+        ("remote add --sysroot", args.sysroot.is_some()),
+    ])?;
+    let url = args.url.as_deref().context("NAME and URL must be given")?;
+    let mut remote = Config::new(&args.name, url)?;
+    if !args.branches.is_empty() {
+        remote.set("branches", args.branches.iter().map(|branch| format!("{branch};")).collect::<String>());
+    }
+    if let Some(url) = &args.contenturl {
+        remote.set("contenturl", url);
+    }
+    for pair in &args.set {
+        let (key, value) = parse::pair(pair)?;
+        remote.set(key, value);
+    }
+    if args.no_gpg_verify || args.no_sign_verify {
+        remote.set("gpg-verify", "false");
+    }
+    if args.no_sign_verify {
+        remote.set("sign-verify", "false");
+    }
+    let mut kinds: Vec<&str> = Vec::new();
+    for key in &args.sign_verify {
+        let (kind, key) = parse::pair(key)?;
+        match key.split_once(':') {
+            Some(("inline", key)) => remote.set(&format!("verification-{kind}-key"), key),
+            Some(("file", file)) => remote.set(&format!("verification-{kind}-file"), file),
+            _ => bail!("{key} does not begin with inline: or file:"),
+        }
+        kinds.push(kind);
+    }
+    if !kinds.is_empty() {
+        remote.set("sign-verify", kinds.join(","));
+    }
+    if let Some(id) = &args.collection_id {
+        remote.set("collection-id", id);
+    }
+    let there = repo.remotes()?.iter().any(|remote| remote.name == args.name);
+    if there && !args.force && !args.if_not_exists {
+        bail!("there is a remote {}; --force replaces it", args.name);
+    }
+    if !there || args.force {
+        repo.set_remote(&remote)?;
+    }
+    if let Some(file) = &args.gpg_import {
+        let keys = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+        imported(repo, &args.name, &keys)?;
+    }
+    Ok(())
+}
+
+fn list(repo: &Repo, args: &List) -> anyhow::Result<()> {
+    let remotes = repo.remotes()?;
+    let width = remotes.iter().map(|remote| remote.name.len()).max().unwrap_or(0);
+    for remote in &remotes {
+        match args.show_urls {
+            true => println!("{:width$}  {}", remote.name, remote.url()?),
+            false => println!("{}", remote.name),
+        }
+    }
+    Ok(())
+}
+
+fn import(repo: &Repo, args: &GpgImport) -> anyhow::Result<()> {
+    left_out(&[("remote gpg-import KEY-ID", !args.keys.is_empty())])?;
+    let mut keys = Vec::new();
+    for file in &args.keyring {
+        keys.push(std::fs::read(file).with_context(|| format!("reading {}", file.display()))?);
+    }
+    if args.stdin {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes)?;
+        keys.push(bytes);
+    }
+    if keys.is_empty() {
+        bail!("remote gpg-import without --keyring or --stdin is left out (docs/ostree.md)");
+    }
+    keys.iter().try_for_each(|keys| imported(repo, &args.name, keys))
+}
+
+fn imported(repo: &Repo, name: &str, keys: &[u8]) -> anyhow::Result<()> {
+    let count = repo.remote(name)?.import_gpg_keys(repo, keys)?;
+    println!("Imported {count} GPG key{} to remote \"{name}\"", if count == 1 { "" } else { "s" });
+    Ok(())
+}
+
+/// The summary of a remote, signed as its configuration asks.
+fn fetch(repo: &Repo, name: &str) -> anyhow::Result<Vec<u8>> {
+    let options = repo.remote(name)?.pull_options(repo, Path::new("/"), Vec::new())?;
+    let remote = Remote::open(&options)?;
+    let fetched = remote.summary(repo)?.context("the remote has no summary")?;
+    Ok(fetched.bytes.clone())
+}

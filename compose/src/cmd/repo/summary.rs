@@ -1,0 +1,152 @@
+//! `repo summary`: the file that has every ref of a repository.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use store::sign::{self, SecretKey, gpg};
+use store::text::{self, Order};
+use store::summary::{self, Summary};
+use store::{Error, Repo, Value};
+use sys::Exit;
+
+use super::describe::date;
+use super::{At, parse, size};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Write it.
+    #[arg(short, long)]
+    update: bool,
+    /// Show it.
+    #[arg(short = 'v', long)]
+    view: bool,
+    /// Show it as it is.
+    #[arg(long)]
+    raw: bool,
+    /// The keys of its metadata.
+    #[arg(long)]
+    list_metadata_keys: bool,
+    /// One value of its metadata.
+    #[arg(long, value_name = "KEY")]
+    print_metadata_key: Option<String>,
+    /// Sign it with this GPG key.
+    #[arg(long, value_name = "KEY-ID")]
+    gpg_sign: Vec<String>,
+    /// GPG's directory.
+    #[arg(long, value_name = "HOMEDIR")]
+    gpg_homedir: Option<PathBuf>,
+    /// Sign it with this secret key (base64). Every user of a machine can see it: `slipway sign` reads it from a file.
+    #[arg(long, value_name = "KEY-ID")]
+    sign: Vec<String>,
+    /// The kind of that key.
+    #[arg(long, value_name = "NAME")]
+    sign_type: Option<String>,
+    /// A further fact, its value in GVariant's text format.
+    #[arg(short = 'm', long, value_name = "KEY=VALUE")]
+    add_metadata: Vec<String>,
+}
+
+pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
+    let repo = &at.open()?;
+    if args.update {
+        return update(repo, args);
+    }
+    let path = repo.path().join("summary");
+    let read = || std::fs::read(&path).with_context(|| format!("reading {}", path.display()));
+    if args.view || args.raw {
+        print(&read()?, args.raw)?;
+    } else if args.list_metadata_keys {
+        Summary::decode(&read()?)?.facts.keys().for_each(|key| println!("{key}"));
+    } else if let Some(key) = &args.print_metadata_key {
+        print_key(&read()?, key)?;
+    } else {
+        bail!("say what to do: -u writes the summary");
+    }
+    Ok(Exit::Done)
+}
+
+fn update(repo: &Repo, args: &Args) -> anyhow::Result<Exit> {
+    if args.sign_type.as_deref().is_some_and(|kind| kind != "ed25519") && !args.sign.is_empty() {
+        bail!("summary --sign with another type than ed25519 is left out (docs/ostree.md)");
+    }
+    store::delta::reindex(repo, None)?;
+    let mut new = summary::of_repo(repo)?;
+    if let Some(id) = repo.config()?.get("core", "collection-id") {
+        new.facts.insert("ostree.summary.collection-id".to_owned(), Value::String(id));
+    }
+    for text in &args.add_metadata {
+        parse::value_into(&mut new.facts, text)?;
+    }
+    summary::write_bytes(repo, &new.encode())?;
+    for key in &args.sign {
+        let key: SecretKey = key.parse().context("the key of --sign")?;
+        summary::sign(repo, |signatures, bytes| -> Result<(), Error> {
+            sign::add_signature(signatures, bytes, &key);
+            Ok(())
+        })?;
+    }
+    for key in &args.gpg_sign {
+        let home = args.gpg_homedir.as_deref();
+        summary::sign(repo, |signatures, bytes| {
+            gpg::add_signature(signatures, bytes, key, home).map_err(|e| Error::invalid(format!("signing with {key}: {e}")))
+        })?;
+    }
+    Ok(Exit::Done)
+}
+
+/// One value of a summary's metadata.
+pub fn print_key(bytes: &[u8], key: &str) -> anyhow::Result<()> {
+    let facts = Summary::decode(bytes)?.facts;
+    let value = facts.get(key).with_context(|| format!("the metadata has no key {key}"))?;
+    println!("{}", text::print_value(value, Order::Big, true));
+    Ok(())
+}
+
+/// A summary in words, or as it is.
+pub fn print(bytes: &[u8], raw: bool) -> anyhow::Result<()> {
+    if raw {
+        println!("{}", text::print("(a(s(taya{sv}))a{sv})", bytes, Order::Big, true)?);
+        return Ok(());
+    }
+    let summary = Summary::decode(bytes)?;
+    let id = summary.facts.get("ostree.summary.collection-id").and_then(Value::as_str);
+    for entry in &summary.refs {
+        match id {
+            Some(id) => println!("* ({id}, {})", entry.name),
+            None => println!("* {}", entry.name),
+        }
+        println!("    Latest Commit ({}):\n      {}", size::format(entry.size), entry.commit);
+        for (key, value) in &entry.facts {
+            println!("    {}", fact(key, value));
+        }
+        println!();
+    }
+    for (key, value) in &summary.facts {
+        println!("{}", fact(key, value));
+    }
+    Ok(())
+}
+
+/// A fact with its name in words, where it has one.
+fn fact(key: &str, value: &Value) -> String {
+    let time = |value: &Value| {
+        let seconds = value.as_u64().map_or(0, u64::swap_bytes);
+        date(seconds).replacen(' ', "T", 1).replace(" +0000", "+00")
+    };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (words, value) = match key {
+        "ostree.commit.timestamp" => ("Timestamp", time(value)),
+        "ostree.commit.version" => ("Version", text(value)),
+        "ostree.static-deltas" => ("Static Deltas", text::print_value(value, Order::Little, false)),
+        "ostree.summary.last-modified" => ("Last-Modified", time(value)),
+        "ostree.summary.expires" => ("Expires", time(value)),
+        "ostree.summary.collection-id" => ("Collection ID", text(value)),
+        "ostree.summary.collection-map" => ("Collection Map", "(printed above)".to_owned()),
+        "ostree.summary.mode" => ("Repository Mode", text(value)),
+        "ostree.summary.tombstone-commits" => {
+            ("Has Tombstone Commits", if value.as_bool() == Some(true) { "Yes" } else { "No" }.to_owned())
+        }
+        _ => return format!("{key}: {}", text::print_value(value, Order::Little, false)),
+    };
+    format!("{words} ({key}): {value}")
+}
