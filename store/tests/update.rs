@@ -163,7 +163,7 @@ impl World {
     }
 
     fn update(&self, from: Option<&Checksum>) -> PathBuf {
-        update::publish(&self.origin, from, &self.two, &update::Options::default()).unwrap();
+        update::publish(&self.origin, &self.origin, from, &self.two, &update::Options::default()).unwrap();
         self.origin.path().join(update::path(from, &self.two))
     }
 
@@ -234,6 +234,21 @@ fn a_pull_takes_the_update_by_itself() {
     let size = fs::metadata(&path).unwrap().len();
     assert!(with.bytes <= size + 4096, "{} of {size}", with.bytes);
     assert!(with.bytes < without.bytes, "{} {}", with.bytes, without.bytes);
+}
+
+#[test]
+fn updates_go_with_the_commits_they_lead_to() {
+    let (one, two) = (dir([("a".to_owned(), file("1"))]), dir([("a".to_owned(), file("2"))]));
+    let world = World::new(&one, &two);
+    let path = world.update(Some(&world.one));
+    fs::write(path.with_extension("tmp-1"), "half").unwrap();
+    assert_eq!(update::prune(&world.origin).unwrap(), 4);
+    let size = fs::metadata(&path).unwrap().len();
+    let commit =
+        world.origin.path().join("objects").join(world.origin.loose_path(store::ObjectType::Commit, &world.two));
+    fs::remove_file(commit).unwrap();
+    assert_eq!(update::prune(&world.origin).unwrap(), size);
+    assert!(!path.parent().unwrap().exists());
 }
 
 #[test]

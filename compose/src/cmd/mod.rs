@@ -8,6 +8,7 @@ mod publish;
 mod repo;
 mod serve;
 mod sign;
+mod updates;
 mod vm;
 
 use std::ffi::OsString;

@@ -9,6 +9,8 @@ use store::sign::Keyring;
 use store::{Checksum, Mode, Repo, Value, summary};
 use sys::{Exit, Refused, Reporter};
 
+use super::updates;
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The ref to publish.
@@ -28,6 +30,10 @@ pub struct Args {
     /// Publish a commit older than the one that is published.
     #[arg(long)]
     allow_downgrade: bool,
+    /// Make the update that machines take from here: `auto` (what is published now), `never`, `empty` (for new
+    /// machines), `last:N` versions, a version, or a commit.
+    #[arg(long = "from", value_name = "VERSION", value_parser = updates::parse, default_value = "auto")]
+    updates: Vec<updates::From>,
     /// Print what would be done.
     #[arg(long)]
     dry_run: bool,
@@ -65,13 +71,15 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let options = LocalOptions { keyring: keyring.as_ref(), progress: Some(&progress), ..LocalOptions::default() };
     let outcome = pull::local_with(&source, &target, &commit, &options)?;
     record_sizes(&target, &commit)?;
+    let published = target.read_ref(&args.name)?;
+    let updates = updates::make(&source, &target, &args.updates, &commit, published, &reporter)?;
     // Clients that read the summary find every object of what it names; those that read the ref do as well.
     target.set_ref(&args.name, &commit)?;
     summary::write(&target)?;
     step.done(format!("{} objects, {} bytes", outcome.fetched, outcome.bytes));
     if args.json {
         let result = serde_json::json!({
-            "ref": args.name, "commit": commit, "objects": outcome.fetched, "bytes": outcome.bytes,
+            "ref": args.name, "commit": commit, "objects": outcome.fetched, "bytes": outcome.bytes, "updates": updates,
             "signer": outcome.signer.map(|key| key.to_string()),
         });
         println!("{result}");

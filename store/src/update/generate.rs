@@ -212,36 +212,6 @@ pub fn generate(
     Ok(Report { from: from.copied(), to: *to, bytes, catalogue, parts, left_out })
 }
 
-/// Generates an update and puts it where clients look for it. One that is there already is kept.
-pub fn publish(
-    repo: &Repo,
-    from: Option<&Checksum>,
-    to: &Checksum,
-    options: &Options<'_>,
-) -> Result<Option<Report>, UpdateError> {
-    let target = repo.path().join(super::path(from, to));
-    if target.exists() {
-        return Ok(None);
-    }
-    let io = |source| UpdateError::Io { what: format!("writing {}", target.display()), source };
-    let dir = target.parent().unwrap_or(repo.path());
-    std::fs::create_dir_all(dir).map_err(io)?;
-    let temporary = target.with_extension(format!("tmp-{}", std::process::id()));
-    let write = || {
-        let mut file = std::fs::File::create(&temporary).map_err(io)?;
-        let report = generate(repo, from, to, options, &mut file)?;
-        file.sync_all().map_err(io)?;
-        std::fs::rename(&temporary, &target).map_err(io)?;
-        sys::file::sync_dir(dir).map_err(io)?;
-        Ok(report)
-    };
-    let result = write();
-    if result.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    result.map(Some)
-}
-
 impl Job<'_> {
     /// Sorts what is new into parts. Also returns how many files are too large, and the headers.
     fn plan(&mut self, new: &Tree, olds: Olds) -> Result<(Vec<Group>, u64, Vec<Vec<u8>>), UpdateError> {

@@ -24,13 +24,15 @@ mod generate;
 mod layer;
 mod matching;
 mod pairs;
+mod place;
 mod streams;
 mod wire;
 
 use crate::{Checksum, Error};
 
 pub use apply::{Applied, Input, apply, apply_file, inspect, way};
-pub use generate::{Options, PartReport, Report, generate, publish};
+pub use generate::{Options, PartReport, Report, generate};
+pub use place::{prune, publish};
 
 /// Why an update was not made or applied.
 #[derive(Debug, thiserror::Error)]

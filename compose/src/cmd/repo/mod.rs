@@ -133,6 +133,8 @@ verbs! {
     StaticDelta(static_delta),
     /// Writes or shows the file `summary`.
     Summary(summary),
+    /// Makes, shows and applies updates in Slipway's own format.
+    Update(update),
     /// Left out: machines are `host`'s.
     #[command(hide = true)]
     Admin(admin),
