@@ -3,10 +3,13 @@
 //! Needs an `ostree` with composefs (2024 or newer). Where the machine's own is older, one is installed into a chroot
 //! below `target/heavy` (network, root). Runs only with `SLIPWAY_HEAVY=1`.
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use common::mirror;
 use store::{Repo, composefs};
 use sys::Cmd;
 
@@ -86,15 +89,6 @@ impl Tools {
         assert_eq!(composefs::image(&opened, &commit).unwrap(), ours);
         ours.bytes.len()
     }
-}
-
-/// The machine's own Debian mirror.
-fn mirror() -> String {
-    let files = fs::read_dir("/etc/apt/sources.list.d").unwrap().map(|e| e.unwrap().path());
-    let text: String =
-        files.chain([PathBuf::from("/etc/apt/sources.list")]).filter_map(|p| fs::read_to_string(p).ok()).collect();
-    let found = text.split_whitespace().find(|w| w.starts_with("http") && w.trim_end_matches('/').ends_with("/debian"));
-    found.expect("no Debian mirror in /etc/apt").to_owned()
 }
 
 fn odd_tree(root: &Path) {

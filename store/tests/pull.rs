@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -10,7 +11,7 @@ use common::{REF, World, content, healthy, text, tree};
 use store::commit::Builder;
 use store::fsck::{self, fsck};
 use store::import;
-use store::pull::{self, Options, Progress, PullError};
+use store::pull::{self, Network, Options, Progress, PullError};
 use store::serve::{self, FailAfter};
 use store::sign::{Keyring, SecretKey, VerifyError, sign_commit};
 use store::{Checksum, DirMeta, DirTree, FileMeta, Mode, ObjectType};
@@ -33,6 +34,9 @@ fn a_pull_brings_everything_once_with_exact_progress() {
         assert_eq!(last.objects, last.objects_total);
         assert_eq!(Some(last.bytes), last.bytes_total, "the commit records what a pull fetches");
         assert_eq!((last.objects, last.bytes), (outcome.fetched, outcome.bytes));
+        let first = *seen.lock().unwrap().iter().find(|p| p.bytes_total.is_some()).unwrap();
+        assert_eq!((first.objects, first.bytes), (0, 0), "known before the first object comes");
+        assert_eq!((first.objects_total, first.bytes_total), (last.objects_total, last.bytes_total));
 
         let before = server.requests();
         let again = pull::http(&world.options(&server.url()), &target).unwrap();
@@ -279,6 +283,50 @@ fn what_is_not_there_is_said() {
     assert!(message.contains(&url) && message.contains("refused"), "{message}");
     let message = text(&pull::http(&world.options("ftp://x"), &target).unwrap_err());
     assert!(message.contains("http://"), "{message}");
+}
+
+#[test]
+fn a_server_that_says_nothing_is_given_up() {
+    let world = World::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let network = Network { retries: 0, stall_seconds: 1, ..Network::default() };
+    let options = Options { network, ..world.options(&url) };
+    let error = pull::http(&options, &world.target("t", Mode::Archive)).unwrap_err();
+    assert!(text(&error).contains("no answer in time"), "{}", text(&error));
+}
+
+/// Says that a file has more bytes than it sends, over and over, or fewer.
+#[test]
+fn lengths_that_lie_are_refused() {
+    for (story, answer) in [
+        ("fewer", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\nshort"),
+        ("endless", "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"),
+        ("huge", "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n"),
+        ("no http", "220 smtp\r\n"),
+        (
+            "a range",
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 9-18/20\r\nContent-Length: 10\r\n\r\n0123456789",
+        ),
+    ] {
+        let world = World::new();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let _ = std::io::Read::read(&mut client, &mut [0; 4096]);
+                let _ = client.write_all(answer.as_bytes());
+                let endless = story == "endless";
+                while endless && client.write_all(&[b'a'; 4096]).is_ok() {}
+            }
+        });
+        let network = Network { retries: 1, stall_seconds: 5, ..Network::default() };
+        let options = Options { network, ..world.options(&url) };
+        let target = world.target("t", Mode::Archive);
+        let error = pull::http(&options, &target).unwrap_err();
+        assert!(matches!(error, PullError::Fetch { .. }), "{story}: {}", text(&error));
+        assert_eq!(target.all_objects().unwrap(), [], "{story}");
+    }
 }
 
 #[test]

@@ -47,7 +47,8 @@ pub(crate) use ways::{Arrived, Context};
 pub struct Progress {
     /// Objects that have arrived.
     pub objects: u64,
-    /// Objects to fetch; 0 until every directory is known.
+    /// Objects to fetch. Where the commit records their sizes, known before the first is fetched; else 0 until every
+    /// directory is known.
     pub objects_total: u64,
     /// Bytes that have arrived.
     pub bytes: u64,

@@ -76,7 +76,9 @@ pub(super) fn fetch_objects(
         }
     }
     if let Some(sizes) = sizes.as_ref().filter(|_| wants_all) {
-        meter.expect(count_missing(repo, sizes).bytes);
+        let missing = count_missing(repo, sizes);
+        meter.expect_objects(missing.objects);
+        meter.expect(missing.bytes);
     }
     let job = Job {
         session,
