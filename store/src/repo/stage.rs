@@ -30,8 +30,10 @@ use crate::{Checksum, Error};
 
 /// Files up to this size are compressed in memory, in one go; larger ones stream.
 pub(crate) const IN_MEMORY: u64 = 64 << 20;
-/// A `.filez` smaller than this is inflated in memory, in one go.
+/// A `.filez` smaller than this is inflated in memory, in one go,
 const WHOLE: u64 = 4 << 20;
+/// if its content is not larger than this: so much memory each thread of a pull takes at most.
+const INFLATED: u64 = 16 << 20;
 /// Directories that a batch is spread over.
 const SHARDS: u64 = 8;
 /// No file of a tree is larger, unless a signed commit says so.
@@ -491,7 +493,7 @@ impl<'r> Staging<'r> {
         check_declared(&meta, size).map_err(FilezError::Stream)?;
         let store = |e| FilezError::Store(self.error(ObjectType::File, checksum, e));
         let temp = self.temp().map_err(store)?;
-        let (hasher, stored) = if (head.len() as u64) < WHOLE && meta.size <= IN_MEMORY {
+        let (hasher, stored) = if (head.len() as u64) < WHOLE && meta.size <= INFLATED {
             self.filez_whole(&meta, &head, rest, &temp.file)
         } else {
             let mut raw = io::Cursor::new(&head).chain(raw);
