@@ -33,28 +33,44 @@ fn level(zlib: u8) -> i32 {
     }
 }
 
-/// Appends the raw deflate stream of `content` to `bytes`.
-pub(crate) fn deflate(content: &[u8], zlib: u8, bytes: &mut Vec<u8>) -> io::Result<()> {
+/// What a thread compresses with, and into: memory that is taken once is not paid for at every file.
+struct Bench {
+    made_for: u8,
+    compressor: Compressor,
+    out: Vec<u8>,
+}
+
+/// Compresses `content` and passes `header` and the raw deflate stream to `write`, in one piece.
+pub(crate) fn deflate<T>(
+    header: &[u8],
+    content: &[u8],
+    zlib: u8,
+    write: impl FnOnce(&[u8]) -> io::Result<T>,
+) -> io::Result<T> {
     thread_local! {
-        static COMPRESSOR: RefCell<Option<(u8, Compressor)>> = const { RefCell::new(None) };
+        static BENCH: RefCell<Option<Bench>> = const { RefCell::new(None) };
     }
-    if zlib == 0 || dense(content) {
-        store(content, bytes);
-        return Ok(());
-    }
-    COMPRESSOR.with_borrow_mut(|compressor| {
-        if compressor.as_ref().is_none_or(|(made_for, _)| *made_for != zlib) {
-            let level = CompressionLvl::new(level(zlib)).map_err(|_| io::Error::other("compression level"))?;
-            *compressor = Some((zlib, Compressor::new(level)));
+    BENCH.with_borrow_mut(|bench| {
+        if bench.as_ref().is_none_or(|bench| bench.made_for != zlib) {
+            let level = CompressionLvl::new(level(zlib).max(1)).map_err(|_| io::Error::other("compression level"))?;
+            *bench = Some(Bench { made_for: zlib, compressor: Compressor::new(level), out: Vec::new() });
         }
-        let Some((_, compressor)) = compressor else { return Err(io::Error::other("no compressor")) };
-        let start = bytes.len();
-        bytes.resize(start + compressor.deflate_compress_bound(content.len()), 0);
+        let Some(Bench { compressor, out, .. }) = bench else { return Err(io::Error::other("no compressor")) };
+        if zlib == 0 || dense(content) {
+            out.clear();
+            out.extend_from_slice(header);
+            store(content, out);
+            return write(out);
+        }
+        let most = header.len() + compressor.deflate_compress_bound(content.len());
+        if out.len() < most {
+            out.resize(most, 0);
+        }
+        out[..header.len()].copy_from_slice(header);
         let size = compressor
-            .deflate_compress(content, &mut bytes[start..])
+            .deflate_compress(content, &mut out[header.len()..])
             .map_err(|e| io::Error::other(format!("compressing: {e:?}")))?;
-        bytes.truncate(start + size);
-        Ok(())
+        write(&out[..header.len() + size])
     })
 }
 
@@ -101,8 +117,9 @@ fn dense(content: &[u8]) -> bool {
     bits / total + bias >= DENSE
 }
 
-/// Inflates a whole stream into exactly `size` bytes, which replace what is in `content`.
-pub(crate) fn inflate_into(body: &[u8], size: u64, content: &mut Vec<u8>) -> io::Result<()> {
+/// Inflates a whole stream into exactly `size` bytes, which are lent from `buffer`. That only grows, so that it is not
+/// cleared for every file: what is in it is written over, or the result is an error.
+pub(crate) fn inflate_into<'b>(body: &[u8], size: u64, buffer: &'b mut Vec<u8>) -> io::Result<&'b [u8]> {
     thread_local! {
         static DECOMPRESSOR: RefCell<Decompressor> = RefCell::new(Decompressor::new());
     }
@@ -112,10 +129,12 @@ pub(crate) fn inflate_into(body: &[u8], size: u64, content: &mut Vec<u8>) -> io:
         return Err(invalid("truncated, or it declares more than it can hold"));
     }
     let size = usize::try_from(size).map_err(|_| invalid("too large"))?;
-    // What is there need not be cleared: it is written over, or the result is an error.
-    content.resize(size, 0);
+    if buffer.len() < size {
+        buffer.resize(size, 0);
+    }
+    let content = &mut buffer[..size];
     match DECOMPRESSOR.with_borrow_mut(|d| d.deflate_decompress(body, content)) {
-        Ok(count) if count == size => Ok(()),
+        Ok(count) if count == size => Ok(content),
         Ok(count) => Err(invalid(&format!("truncated: {} bytes are missing", size - count))),
         Err(DecompressionError::InsufficientSpace) => Err(invalid("longer than its header says")),
         Err(DecompressionError::BadData) => Err(invalid("the compressed data is damaged or truncated")),
@@ -146,9 +165,13 @@ mod tests {
         std::iter::repeat_with(next).take(count).collect()
     }
 
+    fn deflated(header: &[u8], content: &[u8], level: u8) -> Vec<u8> {
+        deflate(header, content, level, |bytes| Ok(bytes.to_vec())).unwrap()
+    }
+
     fn round_trip(content: &[u8], level: u8) -> usize {
-        let mut bytes = b"header".to_vec();
-        deflate(content, level, &mut bytes).unwrap();
+        let bytes = deflated(b"header", content, level);
+        assert_eq!(bytes[..6], *b"header");
         assert_eq!(inflate(&bytes[6..], content.len() as u64).unwrap(), content);
         let mut stock = Vec::new();
         io::Read::read_to_end(&mut flate2::read::DeflateDecoder::new(&bytes[6..]), &mut stock).unwrap();
@@ -173,8 +196,7 @@ mod tests {
 
     #[test]
     fn a_stream_of_another_length_is_refused() {
-        let mut bytes = Vec::new();
-        deflate(b"hello hello hello", 6, &mut bytes).unwrap();
+        let bytes = deflated(b"", b"hello hello hello", 6);
         assert!(inflate(&bytes, 16).unwrap_err().to_string().contains("longer"));
         assert!(inflate(&bytes, 18).unwrap_err().to_string().contains("1 bytes are missing"));
         assert!(inflate(&bytes[..5], 17).is_err());

@@ -319,7 +319,17 @@ impl<'r> Staging<'r> {
         let checksum = Checksum(hasher.finalize().into());
         let new = self.claim(ObjectType::File, &checksum);
         if new {
-            self.write_claimed(meta, &checksum, Content::Bytes(content))?;
+            let write = || {
+                let temp = self.temp()?;
+                let stored = match (&meta.symlink, self.repo.mode) {
+                    (None, Mode::Archive) => self.compress(&temp.file, &meta.filez_header(), content)?,
+                    (Some(_), Mode::Archive) => write_all(&temp.file, &meta.filez_header())?,
+                    (Some(target), _) => write_all(&temp.file, &crate::gv::nul(target))?,
+                    (None, _) => write_all(&temp.file, content)?,
+                };
+                self.finish_file(temp, meta, &checksum, stored)
+            };
+            write().map_err(|e| self.error(ObjectType::File, &checksum, e))?;
         }
         Ok((checksum, new))
     }
@@ -400,7 +410,7 @@ impl<'r> Staging<'r> {
     fn write_archive(&self, meta: &FileMeta, content: Content<'_>) -> io::Result<(Temp<'_, 'r>, Sha256, u64)> {
         let mut temp = self.temp()?;
         let mut hasher = meta.hasher();
-        let mut bytes = meta.filez_header();
+        let bytes = meta.filez_header();
         if meta.symlink.is_some() {
             temp.file.write_all(&bytes)?;
             return Ok((temp, hasher, bytes.len() as u64));
@@ -423,9 +433,16 @@ impl<'r> Staging<'r> {
             Content::Bytes(bytes) => bytes,
         };
         hasher.update(content);
-        deflate(content, self.repo.settings.zlib_level, &mut bytes)?;
-        temp.file.write_all(&bytes)?;
-        Ok((temp, hasher, bytes.len() as u64))
+        let stored = self.compress(&temp.file, &bytes, content)?;
+        Ok((temp, hasher, stored))
+    }
+
+    /// Header and compressed content; returns the bytes that were written.
+    fn compress(&self, mut file: &File, header: &[u8], content: &[u8]) -> io::Result<u64> {
+        deflate(header, content, self.repo.settings.zlib_level, |bytes| {
+            file.write_all(bytes)?;
+            Ok(bytes.len() as u64)
+        })
     }
 
     /// The content as it is; of a link, its target.
@@ -611,6 +628,11 @@ impl<'r> Staging<'r> {
         }
         Ok(())
     }
+}
+
+fn write_all(mut file: &File, bytes: &[u8]) -> io::Result<u64> {
+    file.write_all(bytes)?;
+    Ok(bytes.len() as u64)
 }
 
 /// Mode 0644: the umask has no say in a repository.

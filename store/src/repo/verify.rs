@@ -93,8 +93,7 @@ fn hash_filez(file: &File) -> io::Result<Option<(FileMeta, Checksum)>> {
         } else if meta.size > WHOLE {
             return Ok(None);
         } else {
-            inflate_into(body, meta.size, content)?;
-            hasher.update(&content[..]);
+            hasher.update(inflate_into(body, meta.size, content)?);
         }
         Ok(Some((meta, Checksum(hasher.finalize().into()))))
     })

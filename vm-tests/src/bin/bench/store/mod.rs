@@ -4,7 +4,6 @@ mod commit;
 mod composefs;
 mod delta;
 mod fsck;
-mod pair;
 mod pull;
 mod update;
 
