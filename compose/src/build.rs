@@ -250,6 +250,9 @@ impl Plan {
         let step = reporter.step("commit", 0);
         let mut builder =
             store::commit::Builder::new(imported.root_tree, imported.root_meta, timestamp).bind(&tree.ref_name);
+        for name in &tree.ref_bindings {
+            builder = builder.bind(name);
+        }
         builder.parent = parent.as_ref().map(|(checksum, _)| *checksum);
         for (key, value) in &tree.add_commit_metadata {
             let value = match value {

@@ -269,8 +269,8 @@ mod tests {
         let error = delete_commit(&repo, &commits[1]).unwrap_err().to_string();
         assert!(error.contains("ref os/main"), "{error}");
         delete_commit(&repo, &commits[0]).unwrap();
-        let path = crate::object_path(ObjectType::Commit, &commits[0]);
-        assert!(repo.path().join("objects").join(format!("{path}-tombstone")).is_file());
+        let path = crate::object::path_with_extension(&commits[0], "tombstone-commit");
+        assert!(repo.path().join("objects").join(path).is_file());
         assert_eq!(repo.config_value("core", "tombstone-commits").unwrap().as_deref(), Some("true"));
     }
 }

@@ -20,6 +20,7 @@
 //! merge, local              one tree over another; what a file of this machine would be called as an object
 //! text                      GVariant values as people read and type them
 //! summary, checkout         all refs in one file; a tree as a directory
+//! bundle                    a commit in one file, for machines without a network
 //! serve      Server         a directory over HTTP, for tests and demonstrations
 //! composefs  image()        the EROFS image a machine mounts
 //! ```
@@ -38,6 +39,8 @@ pub mod text;
 pub mod value;
 pub mod verity;
 
+#[cfg(feature = "full")]
+pub mod bundle;
 #[cfg(feature = "full")]
 pub mod checkout;
 #[cfg(feature = "full")]

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use store::commit::Builder;
 use store::delta::{self, ApplyOptions, DeltaError, DeltaName};
 use store::fsck::{self, fsck};
@@ -379,4 +380,76 @@ fn a_signed_delta_is_accepted_from_its_signer_only() {
     let stock = client(dir.path(), "signed-stock", Mode::BareUser, &source, Some(&one));
     ostree(stock.path(), &["static-delta", "apply-offline", path.to_str().unwrap()]);
     healthy(&stock);
+}
+
+fn any_content() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        (0..4u64, 0..5000usize).prop_map(|(seed, len)| noise(seed, len)),
+        prop::collection::vec(any::<u8>(), 0..40),
+        (any::<u8>(), 0..3000usize).prop_map(|(byte, len)| vec![byte; len]),
+    ];
+    prop::collection::vec(piece, 0..5).prop_map(|pieces| pieces.concat())
+}
+
+type AnyTree = std::collections::BTreeMap<String, (Vec<u8>, u32, bool)>;
+
+fn any_tree() -> impl Strategy<Value = AnyTree> {
+    let path = prop_oneof!["[ab]/lib[0-9].so", "[ab]", "[cd]/[xy]/[a-z]{1,3}\\.ko", "ü[a-c]"];
+    let file = (any_content(), prop::sample::select(vec![0o644u32, 0o755, 0o4755, 0o600]), any::<bool>());
+    prop::collection::btree_map(path, file, 0..12)
+}
+
+fn write_tree(dir: &Path, tree: &AnyTree) {
+    fs::create_dir_all(dir).unwrap();
+    for (path, (content, mode, link)) in tree {
+        let path = dir.join(path);
+        // A name may be a file in one place and a directory in another; the first one has it.
+        if fs::create_dir_all(path.parent().unwrap()).is_err() || path.exists() {
+            continue;
+        }
+        if *link && !content.is_empty() {
+            symlink(format!("to-{}", content.len()), &path).unwrap();
+        } else {
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_two_trees_have_a_delta(
+        old in any_tree(),
+        new in any_tree(),
+        keep in any::<bool>(),
+        empty in any::<bool>(),
+        inline in any::<bool>(),
+        bsdiff in any::<bool>(),
+        chunk in 1..20_000u64,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Repo::create(&dir.path().join("source"), Mode::Archive).unwrap().without_fsync();
+        let mut whole = if keep { old.clone() } else { AnyTree::new() };
+        whole.extend(new);
+        let commits = [&old, &whole].map(|tree| {
+            let at = dir.path().join("tree");
+            write_tree(&at, tree);
+            let imported = import::directory(&source, &at, &import::Options::default()).unwrap();
+            fs::remove_dir_all(&at).unwrap();
+            Builder::new(imported.root_tree, imported.root_meta, 1).write(&source).unwrap()
+        });
+        let from = (!empty && commits[0] != commits[1]).then_some(commits[0]);
+        let max_bsdiff = bsdiff.then_some(1 << 20);
+        let options = delta::Options {
+            min_fallback: 0, preset: 0, window: 1 << 20, max_chunk: chunk, inline, max_bsdiff, ..Default::default()
+        };
+        delta::generate(&source, from.as_ref(), &commits[1], &options).unwrap();
+        let path = source.path().join(DeltaName { from, to: commits[1] }.dir());
+        let target = client(dir.path(), "target", Mode::Archive, &source, from.as_ref());
+        delta::apply_offline(&target, &path, &ApplyOptions::default()).unwrap();
+        prop_assert_eq!(fsck(&target, &fsck::Options::default()).unwrap().problems, []);
+        prop_assert_eq!(target.objects_of(&commits[1]).unwrap(), source.objects_of(&commits[1]).unwrap());
+    }
 }

@@ -1,4 +1,4 @@
-//! Kill -9 at random moments of a commit, a pull and a prune, hundreds of times.
+//! Kill -9 at random moments of a commit, a pull, an update and a prune, hundreds of times.
 
 mod killed;
 
@@ -23,6 +23,13 @@ fn hundreds_of_killed_commits() {
 fn hundreds_of_killed_pulls() {
     if heavy("hundreds_of_killed_pulls") {
         killed::pulls(ROUNDS);
+    }
+}
+
+#[test]
+fn hundreds_of_killed_updates() {
+    if heavy("hundreds_of_killed_updates") {
+        killed::updates(ROUNDS);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Kill -9 at random moments of a commit, a pull and a prune, a few times; `heavy_kill` does it hundreds of times.
+//! Kill -9 at random moments of a commit, a pull, an update and a prune, a few times; `heavy_kill` does it hundreds of times.
 
 mod killed;
 
@@ -12,6 +12,11 @@ fn a_killed_commit_leaves_nothing_half_done() {
 #[test]
 fn a_killed_pull_goes_on_where_it_was() {
     killed::pulls(ROUNDS);
+}
+
+#[test]
+fn a_killed_update_goes_on_where_it_was() {
+    killed::updates(ROUNDS);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The command line: one module per verb, each with its `Args` and a `run`.
 
+mod bundle;
 mod compose;
 mod generate;
 mod image;
 mod key;
+mod promote;
 mod publish;
 mod repo;
 mod serve;
@@ -37,6 +39,10 @@ enum Verb {
     Sign(sign::Args),
     /// Writes a commit into a directory that any HTTP server can serve.
     Publish(publish::Args),
+    /// Publishes a commit that is published already under another ref.
+    Promote(promote::Args),
+    /// Writes a commit into one file, for machines without a network.
+    Bundle(bundle::Args),
     /// Serves a directory over HTTP, for tests and demonstrations.
     Serve(serve::Args),
     /// Looks into a repository.
@@ -75,6 +81,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Key(args) => key::run(args),
         Verb::Sign(args) => sign::run(args),
         Verb::Publish(args) => publish::run(args),
+        Verb::Promote(args) => promote::run(args),
+        Verb::Bundle(args) => bundle::run(args),
         Verb::Serve(args) => serve::run(args),
         Verb::Repo(args) => repo::run(args),
         Verb::Generate(args) => generate::run(args, Cli::command()),

@@ -1,6 +1,6 @@
 //! Includes, and how layers combine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::read::{self, Layer};
@@ -66,6 +66,7 @@ impl Layer {
         }
         under.packages.extend(self.packages);
         under.exclude_packages.extend(self.exclude_packages);
+        under.ref_bindings.extend(self.ref_bindings);
         under.local_packages.extend(self.local_packages);
         under.units.extend(self.units);
         under.add_files.extend(self.add_files);
@@ -120,6 +121,15 @@ pub fn resolve(layer: Layer, path: &Path, arch: &str) -> Result<Treefile, Treefi
         let text = format!("ref: `{ref_name}` is not words of letters, digits and `.-_`, separated by `/`");
         return Err(TreefileError::At { place, text });
     }
+    let mut ref_bindings = BTreeSet::new();
+    for (text, place) in &layer.ref_bindings {
+        let error = |text: String| TreefileError::At { place: place.clone(), text: format!("ref-bindings: {text}") };
+        let name = substitute(text, &variables).map_err(error)?;
+        if !valid_ref(&name) {
+            return Err(error(format!("`{name}` is not words of letters, digits and `.-_`, separated by `/`")));
+        }
+        ref_bindings.insert(name);
+    }
     let mut remotes = BTreeMap::new();
     for (name, remote) in &layer.remotes {
         let fill = |text: &Option<String>| {
@@ -162,6 +172,7 @@ pub fn resolve(layer: Layer, path: &Path, arch: &str) -> Result<Treefile, Treefi
     let (local_packages, local_paths) = layer.local_packages.iter().cloned().unzip();
     Ok(Treefile {
         ref_name,
+        ref_bindings,
         edition: text("edition").unwrap_or_else(|| "2024".to_owned()),
         basearch: arch.to_owned(),
         repos: layer.repos.clone(),

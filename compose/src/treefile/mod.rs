@@ -32,6 +32,9 @@ pub struct Treefile {
     /// The branch.
     #[serde(rename = "ref")]
     pub ref_name: String,
+    /// More branches that the commit belongs to.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub ref_bindings: BTreeSet<String>,
     /// The set of defaults: `2024`.
     pub edition: String,
     /// Debian architecture (`amd64`).

@@ -20,6 +20,7 @@ pub struct Layer {
     pub repos: Vec<Repository>,
     pub packages: Vec<(String, Place)>,
     pub exclude_packages: Vec<(String, Place)>,
+    pub ref_bindings: Vec<(String, Place)>,
     pub local_packages: Vec<(String, PathBuf)>,
     pub units: Vec<String>,
     pub add_files: Vec<AddFile>,
@@ -87,6 +88,11 @@ impl Reader<'_> {
                 }
                 "packages" => layer.packages.extend(self.packages(key, value)?),
                 "exclude-packages" => layer.exclude_packages.extend(self.packages(key, value)?),
+                "ref-bindings" => {
+                    for (name, line) in self.list(key, value)? {
+                        layer.ref_bindings.push((name, self.place(line)));
+                    }
+                }
                 "local-packages" => {
                     for (text, line) in self.list(key, value)? {
                         let path = self.dir.join(&text);

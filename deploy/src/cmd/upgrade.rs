@@ -1,5 +1,7 @@
 //! `host upgrade`: look, fetch, stage.
 
+use std::path::{Path, PathBuf};
+
 use ::deploy::execute::{self, Came};
 use ::deploy::plan::{self, Bad, Downgrade};
 use ::deploy::{Machine, status};
@@ -30,6 +32,10 @@ pub struct Args {
     /// Exit with 77 when there is nothing to do.
     #[arg(long)]
     unchanged_exit_77: bool,
+    /// Take the update from a file that `slipway bundle` made, or from a repository on a disk. Every check is made that
+    /// is made of what comes over the network.
+    #[arg(long, value_name = "FILE|DIR")]
+    from: Option<PathBuf>,
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -48,6 +54,21 @@ pub fn origin(machine: &Machine) -> anyhow::Result<Origin> {
         (None, _) => Err(Refused::with_hint("no update remote is configured", hint).into()),
         (_, None) => Err(Refused::with_hint("the update remote names no ref", hint).into()),
     }
+}
+
+/// Where an update comes from that was carried here: a repository, or a file that becomes one until the command ends.
+fn carried(session: &Session, from: &Path) -> anyhow::Result<(Origin, Option<tempfile::TempDir>)> {
+    let name = session.machine.remote.ref_name.clone();
+    let name = name.ok_or_else(|| Refused::new("the update remote of this machine names no ref"))?;
+    let path = std::fs::canonicalize(from).with_context(|| format!("looking for {}", from.display()))?;
+    let origin = Origin { url: format!("file://{}", path.display()), name };
+    if path.is_dir() {
+        return Ok((origin, None));
+    }
+    let dir = tempfile::Builder::new().prefix("slipway-bundle-").tempdir_in(session.repo.path().join("tmp"));
+    let dir = dir.context("making a directory for the bundle")?;
+    store::bundle::unpack(&path, dir.path())?;
+    Ok((origin, Some(dir)))
 }
 
 /// What to accept from the remote.
@@ -99,8 +120,14 @@ pub fn offer(machine: &Machine, verified: &Verified, missing: Option<pull::Missi
 pub fn run(root: &Root, args: Args) -> anyhow::Result<Exit> {
     let access = if args.check { Access::Read } else { Access::Change };
     let mut session = Session::open(root, "upgrade", access)?;
-    let origin = origin(&session.machine)?;
-    let options = options(&session, &origin, args.allow_downgrade)?;
+    let (origin, unpacked) = match &args.from {
+        None => (origin(&session.machine)?, None),
+        Some(from) => carried(&session, from)?,
+    };
+    let mut options = options(&session, &origin, args.allow_downgrade)?;
+    if let Some(dir) = &unpacked {
+        options.url = format!("file://{}", dir.path().display());
+    }
     let remote = Remote::open(&options).map_err(pull_error)?;
     let verified =
         remote.commit(&origin.name, &session.repo).map_err(|error| keys::rotated(error, &remote, &session))?;

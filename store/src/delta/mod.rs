@@ -17,6 +17,8 @@
 mod apply;
 mod blob;
 mod generate;
+#[cfg(test)]
+mod hostile_tests;
 mod index;
 mod name;
 mod ops;
@@ -36,7 +38,7 @@ pub use apply::{Applied, ApplyOptions, apply_offline, read_superblock};
 pub use generate::{Generated, Options, generate};
 pub use index::{delete, exists, for_summary, indexes, list, reindex};
 pub use name::{DeltaName, index_path};
-pub use show::{PartFacts, part_facts};
+pub use show::{PartFacts, check_part, part_facts};
 pub use superblock::{ByteOrder, Fallback, Part, Superblock, wrap_signed};
 pub(crate) use way::take;
 

@@ -20,6 +20,8 @@ use super::part::Payload;
 use crate::object::{FileMeta, S_IFLNK, S_IFMT, S_IFREG};
 use crate::{Checksum, ObjectType};
 
+/// Pieces of one file: a part that wants more wants our memory.
+const MAX_STEPS: usize = 1 << 20;
 /// Longest target of a symbolic link, as the kernel has it.
 const MAX_TARGET: u64 = 4096;
 
@@ -143,6 +145,9 @@ impl<'a> Operations<'a> {
                 (b'w', Some((meta, steps, made))) => {
                     let (len, offset) = (self.number()?, self.number()?);
                     *made = made.checked_add(len).filter(|made| *made <= meta.size).ok_or_else(too_much)?;
+                    if steps.len() >= MAX_STEPS {
+                        return Err(invalid(format!("a file of more than {MAX_STEPS} pieces")));
+                    }
                     steps.push(match source {
                         Some(source) => Step::Copy { source, offset, len },
                         None => {

@@ -8,6 +8,7 @@ use super::apply::payload_limit;
 use super::ops::{Counts, Operations};
 use super::part::{Payload, unpack};
 use super::{DeltaError, Superblock};
+use crate::{Checksum, ObjectType};
 
 /// What was counted in a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -24,7 +25,27 @@ pub struct PartFacts {
     pub counts: Counts,
 }
 
-/// Reads a part of a delta in `dir`, or in its superblock, and checks every operation; nothing is applied.
+/// Reads the file of a part whose objects are known and checks every operation; nothing is applied. `limit` bounds what
+/// it may unpack to; what is much lies in `tmp` meanwhile.
+pub fn check_part(
+    file: &mut dyn Read,
+    objects: &[(ObjectType, Checksum)],
+    limit: u64,
+    tmp: &Path,
+) -> io::Result<PartFacts> {
+    let payload = Payload::open(unpack(file, limit, tmp)?)?;
+    let mut operations = Operations::new(&payload, objects);
+    while operations.next()?.is_some() {}
+    Ok(PartFacts {
+        modes: payload.modes.len() as u64,
+        xattrs: payload.xattrs.len() as u64,
+        data: payload.data_len(),
+        operations: payload.operations.len() as u64,
+        counts: operations.counts(),
+    })
+}
+
+/// Reads a part of a delta in `dir`, or in its superblock, and checks it.
 pub fn part_facts(superblock: &Superblock, dir: &Path, index: usize, tmp: &Path) -> Result<PartFacts, DeltaError> {
     let error = |source| DeltaError::Part { name: superblock.name, index, source };
     let Some(part) = superblock.parts.get(index) else {
@@ -35,16 +56,7 @@ pub fn part_facts(superblock: &Superblock, dir: &Path, index: usize, tmp: &Path)
             Some(bytes) => Box::new(bytes),
             None => Box::new(File::open(dir.join(index.to_string()))?),
         };
-        let payload = Payload::open(unpack(&mut file, payload_limit(part.unpacked), tmp)?)?;
-        let mut operations = Operations::new(&payload, &part.objects);
-        while operations.next()?.is_some() {}
-        Ok(PartFacts {
-            modes: payload.modes.len() as u64,
-            xattrs: payload.xattrs.len() as u64,
-            data: payload.data_len(),
-            operations: payload.operations.len() as u64,
-            counts: operations.counts(),
-        })
+        check_part(&mut file, &part.objects, payload_limit(part.unpacked), tmp)
     };
     read().map_err(error)
 }

@@ -246,7 +246,7 @@ impl Session<'_> {
     pub fn commit(&self, checksum: &Checksum) -> Result<Verified, PullError> {
         match fetch_commit(self.source, checksum, &self.rules) {
             Err(PullError::Fetch { source: Transport::NotFound, what, from }) => {
-                let path = crate::object::path_with_extension(checksum, "commit-tombstone");
+                let path = crate::object::path_with_extension(checksum, "tombstone-commit");
                 match self.source.files().small(&format!("objects/{path}"), 4096)? {
                     Some(_) => Err(PullError::Deleted { commit: *checksum, from }),
                     None => Err(PullError::Fetch { source: Transport::NotFound, what, from }),

@@ -304,7 +304,7 @@ impl Repo {
 
     /// Writes that a commit was deleted on purpose, so that a client learns it rather than believe in a fault.
     pub fn write_tombstone(&self, commit: &Checksum) -> Result<(), Error> {
-        let path = self.path.join("objects").join(object::path_with_extension(commit, "commit-tombstone"));
+        let path = self.path.join("objects").join(object::path_with_extension(commit, "tombstone-commit"));
         let mut text = commit.to_hex().into_bytes();
         text.push(0);
         let dict = Dict::from([("commit".to_owned(), value::Value::Bytes(text))]);

@@ -16,7 +16,7 @@ use store::fsck::{self, fsck};
 use store::pull::{self, Network};
 use store::serve::{self, Server};
 use store::sign::{Keyring, SecretKey, sign_commit};
-use store::{Checksum, Mode, Repo, gc, import};
+use store::{Checksum, Mode, Repo, gc, import, update};
 use sys::Cmd;
 
 const JOB: &str = "SLIPWAY_KILL_JOB";
@@ -219,6 +219,31 @@ pub fn pulls(rounds: u32) {
         }
     }
     world.finish(rounds, &near);
+}
+
+/// Pulls that take an update, killed while they apply it.
+pub fn updates(rounds: u32) {
+    let mut world = World::new();
+    let origin = world.repo("origin", Mode::Archive);
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = Server::bind(origin.path(), address, serve::Options::default()).unwrap().spawn().unwrap();
+    let url = PathBuf::from(server.url());
+    let machine = world.repo("machine", Mode::BareUser);
+    let mut last = commit(&origin, &world.path("tree"));
+    assert!(world.child("pull", machine.path(), &url).status().unwrap().success());
+    for _ in 0..rounds {
+        for _ in 0..60 {
+            world.change();
+        }
+        let next = commit(&origin, &world.path("tree"));
+        update::publish(&origin, &origin, Some(&last), &next, &update::Options::default()).unwrap();
+        world.round("pull", &machine, &url, |repo| {
+            assert_eq!(repo.resolve(&format!("origin:{REF}")).unwrap(), next);
+            assert!(!repo.is_partial(&next));
+        });
+        last = next;
+    }
+    world.finish(rounds, &machine);
 }
 
 /// Prunes that are killed.

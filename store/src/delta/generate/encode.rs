@@ -30,6 +30,27 @@ pub(super) struct Encoded {
     pub estimate: u64,
 }
 
+/// Files up to this size are not worth a second look.
+const SMALL: u64 = 64 << 10;
+/// Bytes of a file that are compressed to see whether it can be.
+const SAMPLE: usize = 1 << 20;
+
+/// Whether compressing a whole file of `size` bytes would be in vain: it is compressed, or encrypted.
+pub(super) fn incompressible(size: u64, estimate: u64) -> bool {
+    size > SMALL && estimate > size - size / 50
+}
+
+/// About how small a file becomes, from its beginning, middle and end.
+fn estimate_sample(bytes: &[u8]) -> u64 {
+    if bytes.len() <= 3 * SAMPLE {
+        return estimate(bytes);
+    }
+    let middle = bytes.len() / 2;
+    let samples = [&bytes[..SAMPLE], &bytes[middle..middle + SAMPLE], &bytes[bytes.len() - SAMPLE..]];
+    let sum: u64 = samples.into_iter().map(estimate).sum();
+    (u128::from(sum) * bytes.len() as u128 / (3 * SAMPLE as u128)) as u64
+}
+
 /// Bounds on what is tried.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
@@ -77,12 +98,11 @@ pub(super) fn encode(
     sources: &[Checksum],
     limits: &Limits,
 ) -> Result<Encoded, Error> {
-    let mut sources = sources.iter().peekable();
-    if size == 0 || sources.peek().is_none() {
+    if sources.is_empty() && size <= SMALL {
         return Ok(Encoded { form: Form::Whole, estimate: size });
     }
     let new = content(repo, file)?;
-    let mut best = Encoded { form: Form::Whole, estimate: estimate(&new) };
+    let mut best = Encoded { form: Form::Whole, estimate: estimate_sample(&new) };
     for source in sources {
         let meta = repo.load_file_meta(source)?;
         let both = meta.size.saturating_add(size);

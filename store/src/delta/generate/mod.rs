@@ -76,8 +76,8 @@ impl Default for Options<'_> {
             facts: Dict::new(),
             file: None,
             keys: &[],
-            preset: 8,
-            window: 32 << 20,
+            preset: 6,
+            window: 16 << 20,
             memory: 384 << 20,
             threads: 0,
         }
@@ -146,40 +146,33 @@ pub fn generate(
     let forms = encode_all(repo, &files, &old, &limits, options, threads, &spool)?;
 
     let mut done = Generated::default();
-    let mut plan = vec![Vec::new()];
-    let (mut size, mut estimate) = (0u64, 0u64);
     let mut fallbacks = Vec::new();
-    for index in 0..metadata.len() + files.len() {
-        let (data, packed) = match index.checked_sub(metadata.len()) {
-            None => (repo.stored_size(metadata[index].0, &metadata[index].1)?, 0),
-            Some(file) => {
-                let (file, form) = (&files[file], &forms[file]);
-                done.loose += repo.stored_size(ObjectType::File, &file.checksum)?;
-                if form.whole() && options.min_fallback > 0 && file.meta.size > options.min_fallback {
-                    fallbacks.push(Fallback {
-                        kind: ObjectType::File,
-                        checksum: file.checksum,
-                        size: repo.stored_size(ObjectType::File, &file.checksum)?,
-                        unpacked: file.meta.size,
-                    });
-                    continue;
-                }
-                (form.data(&file.meta), form.estimate)
-            }
-        };
-        let last = plan.len() - 1;
-        if !plan[last].is_empty() && (size + data > options.max_chunk || estimate + packed > PACKED) {
-            plan.push(Vec::new());
-            (size, estimate) = (0, 0);
+    let mut plan = Plan { max: options.max_chunk, ..Plan::default() };
+    for (index, (kind, checksum)) in metadata.iter().enumerate() {
+        plan.add(index, repo.stored_size(*kind, checksum)?, 0);
+    }
+    let mut hard = Plan { max: options.max_chunk, hard: true, ..Plan::default() };
+    for (index, (file, form)) in files.iter().zip(&forms).enumerate() {
+        let size = repo.stored_size(ObjectType::File, &file.checksum)?;
+        done.loose += size;
+        if form.whole() && options.min_fallback > 0 && file.meta.size > options.min_fallback {
+            let (kind, checksum, unpacked) = (ObjectType::File, file.checksum, file.meta.size);
+            fallbacks.push(Fallback { kind, checksum, size, unpacked });
+            continue;
         }
-        let last = plan.len() - 1;
-        plan[last].push(index);
-        size += data;
-        estimate += packed;
+        let in_vain = form.whole() && encode::incompressible(file.meta.size, form.estimate);
+        let plan = if in_vain { &mut hard } else { &mut plan };
+        plan.add(metadata.len() + index, form.data(&file.meta), if in_vain { 0 } else { form.estimate });
+    }
+    let mut plan = plan.parts;
+    plan.extend(hard.parts);
+    if plan.is_empty() {
+        // The stock tools make a part of nothing too.
+        plan.push((Vec::new(), false));
     }
 
     let target = Target::open(repo, &name, options)?;
-    let build = |part: &Vec<usize>, index: usize| -> Result<(Part, Vec<u8>), DeltaError> {
+    let build = |(part, hard): &(Vec<usize>, bool), index: usize| -> Result<(Part, Vec<u8>), DeltaError> {
         let mut builder = PartBuilder::default();
         for item in part {
             let item = match item.checked_sub(metadata.len()) {
@@ -195,7 +188,7 @@ pub fn generate(
         }
         let io = |e| DeltaError::Store(Error::io(format!("packing part {index} of delta {name}"), e));
         let mut bytes = Vec::new();
-        let part = builder.finish(options, &mut bytes).map_err(io)?;
+        let part = builder.finish(options, *hard, &mut bytes).map_err(io)?;
         if !options.inline {
             target.part(index, &bytes)?;
             bytes = Vec::new();
@@ -243,6 +236,32 @@ pub fn generate(
     done.fallback_bytes = fallbacks.iter().map(|f| f.size).sum();
     target.finish(&superblock)?;
     Ok(done)
+}
+
+/// Objects are handed out to parts in their order.
+#[derive(Default)]
+struct Plan {
+    max: u64,
+    hard: bool,
+    parts: Vec<(Vec<usize>, bool)>,
+    size: u64,
+    estimate: u64,
+}
+
+impl Plan {
+    /// Adds an object of so many bytes of data, which become about `estimate`.
+    fn add(&mut self, index: usize, data: u64, estimate: u64) {
+        let full = self.size + data > self.max || self.estimate + estimate > PACKED;
+        if self.parts.is_empty() || (full && self.size > 0) {
+            self.parts.push((Vec::new(), self.hard));
+            (self.size, self.estimate) = (0, 0);
+        }
+        if let Some((part, _)) = self.parts.last_mut() {
+            part.push(index);
+        }
+        self.size += data;
+        self.estimate += estimate;
+    }
 }
 
 type Metadata = Vec<(ObjectType, Checksum)>;

@@ -125,12 +125,14 @@ impl PartBuilder {
         Ok(())
     }
 
-    /// Writes the file to `out`; what the superblock says about it.
-    pub fn finish(self, options: &Options<'_>, out: impl std::io::Write) -> std::io::Result<Part> {
+    /// Writes the file to `out`; `hard` says that it will hardly shrink. What the superblock says about it.
+    pub fn finish(self, options: &Options<'_>, hard: bool, out: impl std::io::Write) -> std::io::Result<Part> {
         let payload = self.tables.encode(&self.data);
         drop(self.data);
         let mut out = Counting { out, hasher: sha2::Digest::new(), size: 0 };
-        pack(&payload, options.preset, options.window, &mut out)?;
+        // What does not shrink by itself may still repeat what is far away; that is found quickly or not at all.
+        let preset = if hard { options.preset.min(1) } else { options.preset };
+        pack(&payload, preset, options.window, &mut out)?;
         let (checksum, size) = (Checksum(sha2::Digest::finalize(out.hasher).into()), out.size);
         Ok(Part { checksum, size, unpacked: self.unpacked, objects: self.objects })
     }

@@ -152,6 +152,11 @@ impl Row {
         Row { name: name.to_owned(), sides, checks, cores, facts, not_yet: None }
     }
 
+    /// The figures of a side, ours first.
+    pub fn side(&self, number: usize) -> &Figures {
+        &self.sides[number]
+    }
+
     /// Adds what is wanted.
     #[must_use]
     pub fn check(mut self, check: Check) -> Self {

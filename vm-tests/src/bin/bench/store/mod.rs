@@ -4,6 +4,7 @@ mod commit;
 mod composefs;
 mod delta;
 mod fsck;
+mod pair;
 mod pull;
 mod update;
 

@@ -1,0 +1,61 @@
+//! `slipway promote`: the commit that was tested is published under another ref. Nothing is built again and no object is
+//! copied: the ref moves, and the summary with it.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use store::Repo;
+use sys::{Exit, Refused};
+
+use super::publish::{self, Age};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The commit: a ref, a checksum or the unique beginning of one.
+    commit: String,
+    /// The ref it is published under; the commit must say that it belongs to it (`ref-bindings` in the treefile).
+    #[arg(long, value_name = "REF")]
+    to: String,
+    /// The published repository.
+    #[arg(long, value_name = "DIR")]
+    repo: PathBuf,
+    /// File with public keys: promote only what one of them signed.
+    #[arg(long, value_name = "FILE")]
+    keyring: Vec<PathBuf>,
+    /// Promote a commit that nobody signed.
+    #[arg(long)]
+    allow_unsigned: bool,
+    /// Promote a commit older than the one the ref points to.
+    #[arg(long)]
+    allow_downgrade: bool,
+    /// Print what would be done.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let repo = Repo::open(&args.repo)?;
+    let commit = repo.resolve(&args.commit)?;
+    let loaded = repo.load_commit(&commit)?;
+    publish::signed(&repo, &commit, &args.repo, args.allow_unsigned)?;
+    if let Some(keyring) = publish::keyring(&args.keyring)? {
+        let detached = repo.load_detached(&commit)?.unwrap_or_default();
+        keyring.verify(&loaded.bytes, &detached).map_err(|e| Refused::new(e.to_string()))?;
+    }
+    let hint = "list the ref under `ref-bindings` in the treefile: a signed commit cannot be changed afterwards";
+    store::commit::check_binding(&loaded, &args.to).map_err(|e| Refused::with_hint(e.to_string(), hint))?;
+    if repo.is_partial(&commit) {
+        return Err(Refused::new(format!("commit {commit} is not here whole")).into());
+    }
+    let age = if args.allow_downgrade { Age::Any } else { Age::NotOlder };
+    publish::check_age(&repo, &loaded, &args.to, age)?;
+    let old = repo.read_ref(&args.to)?;
+    eprintln!("promote {commit} -> {}", args.to);
+    if args.dry_run {
+        return Ok(Exit::Done);
+    }
+    publish::grace::replaced(&repo, &args.to, old.as_ref(), &commit, sys::clock::now())?;
+    publish::point(&repo, &args.to, &commit, None).context("publishing the ref")?;
+    println!("{commit}");
+    Ok(Exit::Done)
+}

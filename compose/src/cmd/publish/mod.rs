@@ -1,0 +1,258 @@
+//! `slipway publish`: a commit becomes available in a directory that any HTTP server can serve, here or on another
+//! machine.
+//!
+//! ```text
+//! objects → commit → signatures, sizes → deltas, updates → ref → summary, its signature → prune → other machine
+//! ```
+//! A reader sees the old version or the new one whole: nothing that it begins with names what is not there yet.
+//! Interrupted, the next run goes on where this one ended. Pruning spares what a client may still be reading.
+
+pub mod grace;
+mod nginx;
+mod rsync;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use store::commit::SIZES;
+use store::pull::{self, LocalOptions, PullError};
+use store::sign::{self, Keyring, SecretKey};
+use store::{Checksum, Commit, Error, Mode, Repo, Value, summary};
+use sys::{Exit, Refused, Reporter};
+
+use super::updates;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The ref to publish.
+    #[arg(value_name = "REF")]
+    name: String,
+    /// The repository it is in.
+    #[arg(long, value_name = "DIR")]
+    repo: PathBuf,
+    /// The directory to publish into; an archive repository is created where there is none. Or a place on another
+    /// machine: rsync://host/module, user@host:dir.
+    #[arg(value_name = "DIR")]
+    target: String,
+    /// The published repository on this machine, of which the other machine gets a copy.
+    #[arg(long, value_name = "DIR")]
+    local: Option<PathBuf>,
+    /// File with public keys: publish only what one of them signed.
+    #[arg(long, value_name = "FILE")]
+    keyring: Vec<PathBuf>,
+    /// File with the secret key that signs the summary.
+    #[arg(long, value_name = "FILE")]
+    summary_key: Option<PathBuf>,
+    /// Publish a commit that nobody signed.
+    #[arg(long)]
+    allow_unsigned: bool,
+    /// Publish a commit older than the one that is published.
+    #[arg(long)]
+    allow_downgrade: bool,
+    /// Make the update that machines take from here: `auto` (what is published now), `never`, `empty` (for new
+    /// machines), `last:N` versions, a version, or a commit.
+    #[arg(long = "from", value_name = "VERSION", value_parser = updates::parse, default_value = "auto")]
+    updates: Vec<updates::From>,
+    /// Delete what no ref needs any more. Refs below `tags/` keep their commits.
+    #[arg(long)]
+    prune: bool,
+    /// Commits of each ref that stay besides the newest.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "prune")]
+    history: u64,
+    /// Hours that what was replaced stays all the same: someone may be reading it.
+    #[arg(long, value_name = "HOURS", default_value_t = 24, requires = "prune")]
+    grace: u64,
+    /// Write a configuration for nginx to this file.
+    #[arg(long, value_name = "FILE")]
+    nginx: Option<PathBuf>,
+    /// Print what would be done.
+    #[arg(long)]
+    dry_run: bool,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let (dir, remote) = places(&args)?;
+    let source = Repo::open(&args.repo)?;
+    let commit = source.read_ref(&args.name)?.ok_or_else(|| {
+        let why = format!("there is no ref {} in {}", args.name, args.repo.display());
+        Refused::with_hint(why, format!("see `slipway repo refs --repo {}`", args.repo.display()))
+    })?;
+    let keyring = keyring(&args.keyring)?;
+    let key = args.summary_key.as_deref().map(SecretKey::load).transpose().context("the key of the summary")?;
+    check(&args, &source, &commit, &dir, keyring.as_ref())?;
+
+    let objects = source.objects_of(&commit)?;
+    let here = dir.join("objects").is_dir().then(|| Repo::open(&dir)).transpose()?;
+    let new: Vec<_> = objects.iter().filter(|(k, c)| here.as_ref().is_none_or(|r| !r.has(*k, c))).collect();
+    eprintln!("publish {} -> {}", args.name, args.target);
+    eprintln!("  commit {commit}: {} objects, {} new", objects.len(), new.len());
+    if args.dry_run {
+        return Ok(Exit::Done);
+    }
+
+    let reporter = Reporter::new();
+    let target = Repo::create(&dir, Mode::Archive)?;
+    let step = reporter.step("publish", new.len() as u64);
+    let seen = std::sync::atomic::AtomicU64::new(0);
+    let progress = |p: &pull::Progress| {
+        let before = seen.fetch_max(p.objects, std::sync::atomic::Ordering::Relaxed);
+        step.inc(p.objects.saturating_sub(before));
+    };
+    let options = LocalOptions { keyring: keyring.as_ref(), progress: Some(&progress), ..LocalOptions::default() };
+    let outcome = pull::local_with(&source, &target, &commit, &options)?;
+    record_sizes(&target, &commit)?;
+    let now = sys::clock::now();
+    let published = target.read_ref(&args.name)?;
+    let updates = updates::make(&source, &target, &args.updates, &commit, published, &reporter)?;
+    grace::replaced(&target, &args.name, published.as_ref(), &commit, now)?;
+    point(&target, &args.name, &commit, key.as_ref())?;
+    step.done(format!("{} objects, {} bytes", outcome.fetched, outcome.bytes));
+    let pruned = if args.prune {
+        let step = reporter.step("prune", 0);
+        let pruned = grace::prune(&target, args.history, args.grace.saturating_mul(3600), now)?;
+        // A delta that went is in the summary no more.
+        sign_summary(&target, key.as_ref())?;
+        step.done(format!("{} of {} objects, {} bytes", pruned.deleted, pruned.total, pruned.bytes));
+        Some(pruned)
+    } else {
+        None
+    };
+    if let Some(remote) = remote {
+        let step = reporter.step(format!("rsync {remote}"), 0);
+        rsync::send(&dir, remote, args.prune)?;
+        step.done(String::new());
+    }
+    if let Some(file) = &args.nginx {
+        let root = std::fs::canonicalize(&dir).with_context(|| format!("resolving {}", dir.display()))?;
+        sys::file::replace(file, nginx::config(&root).as_bytes(), 0o644)
+            .with_context(|| format!("writing {}", file.display()))?;
+    }
+    if args.json {
+        let result = serde_json::json!({
+            "ref": args.name, "commit": commit, "objects": outcome.fetched, "bytes": outcome.bytes, "updates": updates,
+            "signer": outcome.signer.map(|key| key.to_string()), "pruned": pruned,
+        });
+        println!("{result}");
+    } else {
+        println!("{commit}");
+    }
+    Ok(Exit::Done)
+}
+
+/// The published repository on this machine, and the place on another one that gets a copy.
+fn places(args: &Args) -> anyhow::Result<(PathBuf, Option<&str>)> {
+    match (&args.local, rsync::is_remote(&args.target)) {
+        (None, false) => Ok((args.target.clone().into(), None)),
+        (Some(dir), true) => Ok((dir.clone(), Some(&args.target))),
+        (None, true) => {
+            let hint = "name the published repository on this machine with --local DIR; it is made where there is none";
+            Err(Refused::with_hint(format!("{} is on another machine", args.target), hint).into())
+        }
+        (Some(_), false) => Err(Refused::new("--local is for publishing to another machine").into()),
+    }
+}
+
+/// Points a ref at a commit that is whole, and writes the summary. Clients that read the summary find every object of
+/// what it names; those that read the ref do as well.
+pub fn point(target: &Repo, name: &str, commit: &Checksum, key: Option<&SecretKey>) -> anyhow::Result<()> {
+    target.set_ref(name, commit)?;
+    sign_summary(target, key)
+}
+
+fn sign_summary(target: &Repo, key: Option<&SecretKey>) -> anyhow::Result<()> {
+    summary::write(target)?;
+    if let Some(key) = key {
+        summary::sign(target, |signatures, bytes| -> Result<(), Error> {
+            // The summary has one signature: that of who publishes now.
+            signatures.clear();
+            sign::add_signature(signatures, bytes, key);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Writes the sizes of all objects beside the signatures, where the commit itself could not know them: a machine then
+/// says how much it will fetch before it begins.
+fn record_sizes(target: &Repo, commit: &Checksum) -> anyhow::Result<()> {
+    let loaded = target.load_commit(commit)?;
+    let mut detached = target.load_detached(commit)?.unwrap_or_default();
+    if !loaded.metadata.contains_key(SIZES) && !detached.contains_key(SIZES) {
+        let sizes = store::commit::sizes(target, &loaded.root_tree, &loaded.root_meta)?;
+        detached.insert(SIZES.to_owned(), Value::BytesArray(sizes));
+        target.write_detached(commit, &detached)?;
+    }
+    Ok(())
+}
+
+/// The keys in files, if any were named.
+pub fn keyring(files: &[PathBuf]) -> anyhow::Result<Option<Keyring>> {
+    let mut keyring = Keyring::default();
+    for file in files {
+        keyring.add_file(file)?;
+    }
+    Ok((!files.is_empty()).then_some(keyring))
+}
+
+fn sign_hint(commit: &Checksum, repo: &Path) -> String {
+    format!("sign it: `slipway sign {commit} --repo {} --key FILE`", repo.display())
+}
+
+/// Refuses a commit that nobody signed.
+pub fn signed(source: &Repo, commit: &Checksum, repo: &Path, allow_unsigned: bool) -> anyhow::Result<()> {
+    let detached = source.load_detached(commit)?.unwrap_or_default();
+    let signed = detached.get(sign::KEY).and_then(|v| v.as_bytes_array()).is_some_and(|s| !s.is_empty());
+    if signed || allow_unsigned {
+        return Ok(());
+    }
+    Err(Refused::with_hint(format!("commit {commit} is not signed"), sign_hint(commit, repo)).into())
+}
+
+/// Whether a ref may go back in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// It may.
+    Any,
+    /// It may not.
+    NotOlder,
+}
+
+/// Refuses a commit older than the one the ref points to.
+pub fn check_age(target: &Repo, commit: &Commit, name: &str, age: Age) -> anyhow::Result<()> {
+    let checksum = commit.checksum();
+    let Some(current) = target.read_ref(name)?.filter(|current| age == Age::NotOlder && *current != checksum) else {
+        return Ok(());
+    };
+    let current = target.load_commit(&current).context("reading what is published")?;
+    if current.timestamp <= commit.timestamp {
+        return Ok(());
+    }
+    let downgrade = PullError::Downgrade {
+        commit: checksum,
+        timestamp: commit.timestamp,
+        than: current.checksum().to_string(),
+        current: current.timestamp,
+    };
+    let hint = "machines refuse it too; --allow-downgrade publishes it all the same";
+    Err(Refused::with_hint(downgrade.to_string(), hint).into())
+}
+
+/// Refuses what no machine would take.
+fn check(args: &Args, source: &Repo, commit: &Checksum, dir: &Path, keyring: Option<&Keyring>) -> anyhow::Result<()> {
+    let loaded = source.load_commit(commit)?;
+    signed(source, commit, &args.repo, args.allow_unsigned)?;
+    if let Some(keyring) = keyring {
+        let detached = source.load_detached(commit)?.unwrap_or_default();
+        let hint = sign_hint(commit, &args.repo);
+        keyring.verify(&loaded.bytes, &detached).map_err(|e| Refused::with_hint(e.to_string(), hint))?;
+    }
+    store::commit::check_binding(&loaded, &args.name).map_err(|e| Refused::new(e.to_string()))?;
+    if !dir.join("objects").is_dir() {
+        return Ok(());
+    }
+    let age = if args.allow_downgrade { Age::Any } else { Age::NotOlder };
+    check_age(&Repo::open(dir)?, &loaded, &args.name, age)
+}

@@ -1,0 +1,76 @@
+//! A point release: the reference host from trixie alone, and with trixie's updates, a new kernel among them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use sys::Cmd;
+
+use super::{World, repo_arg};
+
+/// The two versions.
+pub struct Pair {
+    /// Both, as a build keeps them.
+    pub build: PathBuf,
+    /// Both as Debian ships them, in a repository for the stock tool: the initramfs packed by gzip, dracut's default.
+    pub archive: PathBuf,
+    /// The two commits in it.
+    pub stock: [String; 2],
+    /// The commit from trixie alone.
+    pub old: String,
+    /// The commit with the updates.
+    pub new: String,
+}
+
+impl Pair {
+    /// Composes both versions where an earlier run has not.
+    pub fn of(world: &World) -> Result<Pair> {
+        let dir = world.output.join("pair");
+        let path = |name: &str| dir.join(name);
+        let (build, archive) = (path("build"), path("archive"));
+        if !path("new").exists() {
+            sys::file::remove_tree(&dir)?;
+            std::fs::create_dir_all(&dir)?;
+            world.peer("init", &archive).arg("--mode=archive").run()?;
+            let target = world.repo.ancestors().nth(2).context("the directory above the demo's")?;
+            let treefiles = target.parent().context("the directory of the sources")?.join("treefiles");
+            for (name, repos) in [("old", "repos:\n  - name: debian\n    suites: trixie\n"), ("new", "")] {
+                let treefile = path("host.yaml");
+                let text = format!("include: {}/container-host.yaml\n{repos}", treefiles.display());
+                std::fs::write(&treefile, text)?;
+                let compose = Cmd::new(&world.slipway).arg("compose").arg(&treefile).arg("--repo").arg(&build);
+                let compose = compose.arg("--cachedir").arg(target.join("cache")).arg("--workdir").arg(path("work"));
+                let commit = compose.arg("--local-packages").arg(target.join("deb")).run()?.text();
+                let tree = path("tree");
+                sys::file::remove_tree(&tree)?;
+                world.peer("checkout", &build).arg("-U").arg(&commit).arg(&tree).run()?;
+                let again = "for i in \"$0\"/usr/lib/modules/*/initramfs.img; do zstd -dcq \"$i\" | gzip -9n > \"$i.gz\" && mv \"$i.gz\" \"$i\"; done";
+                Cmd::new("sh").args(["-euc", again]).arg(&tree).run()?;
+                let shipped = world.peer("commit", &archive).arg("-b").arg(name).arg(&tree).run()?.text();
+                sys::file::remove_tree(&tree)?;
+                std::fs::write(path(&format!("{name}-as-shipped")), &shipped)?;
+                std::fs::write(path(name), &commit)?;
+            }
+        }
+        let read = |name: &str| -> Result<String> { Ok(std::fs::read_to_string(path(name))?.trim().to_owned()) };
+        let stock = [read("old-as-shipped")?, read("new-as-shipped")?];
+        Ok(Pair { build, archive, stock, old: read("old")?, new: read("new")? })
+    }
+
+    /// Stock's delta, made anew.
+    pub fn stock_delta(&self, world: &World) -> Cmd {
+        let generate = world.peer("static-delta", &self.archive).arg("generate");
+        generate.arg(format!("--from={}", self.stock[0])).arg(format!("--to={}", self.stock[1]))
+    }
+
+    /// Bytes that a stock client fetches: parts, and the objects that are left to be fetched on their own.
+    pub fn stock_bytes(&self) -> Result<(u64, u64)> {
+        let deltas = self.archive.join("deltas");
+        let parts = super::bytes_of(&deltas, "")?;
+        let name = format!("{}-{}", self.stock[0], self.stock[1]);
+        let show = Cmd::new("ostree").arg("static-delta").arg(repo_arg(&self.archive)).arg("show").arg(name).run()?;
+        let number = |line: &str| line.split('(').next()?.rsplit(':').next()?.trim().split(' ').next()?.parse().ok();
+        let text = show.text();
+        let fallback = text.lines().find(|line| line.starts_with("Total Fallback Size")).and_then(number);
+        Ok((parts, fallback.context("stock says no Total Fallback Size")?))
+    }
+}
