@@ -10,6 +10,7 @@
 pub mod grace;
 mod nginx;
 mod rsync;
+mod s3;
 
 use std::path::{Path, PathBuf};
 
@@ -31,12 +32,15 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     repo: PathBuf,
     /// The directory to publish into; an archive repository is created where there is none. Or a place on another
-    /// machine: rsync://host/module, user@host:dir.
+    /// machine (rsync://host/module, user@host:dir) or in an object store (s3://bucket/prefix).
     #[arg(value_name = "DIR")]
     target: String,
-    /// The published repository on this machine, of which the other machine gets a copy.
+    /// The published repository on this machine, of which the other place gets a copy.
     #[arg(long, value_name = "DIR")]
     local: Option<PathBuf>,
+    /// The address of the object store, if it is not Amazon's.
+    #[arg(long, value_name = "URL")]
+    s3_endpoint: Option<String>,
     /// File with public keys: publish only what one of them signed.
     #[arg(long, value_name = "FILE")]
     keyring: Vec<PathBuf>,
@@ -121,8 +125,11 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         None
     };
     if let Some(remote) = remote {
-        let step = reporter.step(format!("rsync {remote}"), 0);
-        rsync::send(&dir, remote, args.prune)?;
+        let step = reporter.step(format!("send to {remote}"), 0);
+        match s3::is_bucket(remote) {
+            true => s3::Store::open(remote, args.s3_endpoint.as_deref())?.send(&dir, args.prune)?,
+            false => rsync::send(&dir, remote, args.prune)?,
+        }
         step.done(String::new());
     }
     if let Some(file) = &args.nginx {
@@ -144,14 +151,14 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
 
 /// The published repository on this machine, and the place on another one that gets a copy.
 fn places(args: &Args) -> anyhow::Result<(PathBuf, Option<&str>)> {
-    match (&args.local, rsync::is_remote(&args.target)) {
+    match (&args.local, rsync::is_remote(&args.target) || s3::is_bucket(&args.target)) {
         (None, false) => Ok((args.target.clone().into(), None)),
         (Some(dir), true) => Ok((dir.clone(), Some(&args.target))),
         (None, true) => {
             let hint = "name the published repository on this machine with --local DIR; it is made where there is none";
-            Err(Refused::with_hint(format!("{} is on another machine", args.target), hint).into())
+            Err(Refused::with_hint(format!("{} is not on this machine", args.target), hint).into())
         }
-        (Some(_), false) => Err(Refused::new("--local is for publishing to another machine").into()),
+        (Some(_), false) => Err(Refused::new("--local is for publishing to another place").into()),
     }
 }
 

@@ -192,6 +192,11 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         None => {
             let mut builder = Builder::new(tree.0, tree.1, timestamp(args)?);
             (builder.parent, builder.metadata, builder.subject, builder.body) = (parent, metadata, subject, body);
+            if args.bootable {
+                let kernel = kernel(repo, &tree.0)?.context("the tree has no /usr/lib/modules/VERSION/vmlinuz")?;
+                builder.metadata.insert("ostree.bootable".to_owned(), Value::Bool(true));
+                builder.metadata.insert("ostree.linux".to_owned(), Value::String(kernel));
+            }
             if args.generate_composefs_metadata {
                 let image = store::composefs::image_of_tree(repo, &tree.0, &tree.1)?;
                 builder.metadata.insert(COMPOSEFS_DIGEST.to_owned(), Value::Bytes(image.digest.to_vec()));
@@ -217,6 +222,21 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         println!("{commit}");
     }
     Ok(Exit::Done)
+}
+
+/// The version of the kernel in a tree.
+fn kernel(repo: &Repo, tree: &Checksum) -> anyhow::Result<Option<String>> {
+    let mut tree = repo.load_dirtree(tree)?;
+    for name in ["usr", "lib", "modules"] {
+        let Some((_, below, _)) = tree.dirs.iter().find(|dir| dir.0 == name) else { return Ok(None) };
+        tree = repo.load_dirtree(below)?;
+    }
+    for (version, below, _) in &tree.dirs {
+        if repo.load_dirtree(below)?.files.iter().any(|file| file.0 == "vmlinuz") {
+            return Ok(Some(version.clone()));
+        }
+    }
+    Ok(None)
 }
 
 fn timestamp(args: &Args) -> anyhow::Result<u64> {

@@ -16,6 +16,8 @@ use clap::error::ErrorKind;
 use store::Repo;
 use sys::{Exit, Refused};
 
+pub use describe::date;
+
 /// The version of the stock tool whose verbs and options these are.
 const COMPATIBLE: &str = "2025.2";
 
@@ -141,6 +143,9 @@ verbs! {
     /// Left out.
     #[command(hide = true)]
     FindRemotes(find_remotes),
+    /// Left out.
+    #[command(hide = true)]
+    TrivialHttpd(trivial_httpd),
 }
 
 /// Adapts the command line that clap made to the stock tool's habits: an option given twice counts the last time, its
