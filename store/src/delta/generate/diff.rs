@@ -7,6 +7,7 @@
 //! The same stretches make a bsdiff patch, which says how each byte differs, or copies, where most do not.
 
 use super::matcher::{Index, common};
+use crate::Checksum;
 
 /// A stretch of the new file beside one of the old, and how many bytes follow that are beside nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +162,8 @@ pub(super) enum Piece {
     Copy { old: usize, len: usize },
     /// Bytes of its own.
     Bytes { at: usize, len: usize },
+    /// All of another new file.
+    Whole { object: Checksum, len: usize },
 }
 
 /// Equal bytes that are worth an operation of their own.
@@ -230,6 +233,7 @@ mod tests {
             match *piece {
                 Piece::Copy { old: at, len } => made.extend_from_slice(&old[at..at + len]),
                 Piece::Bytes { at, len } => made.extend_from_slice(&new[at..at + len]),
+                Piece::Whole { .. } => unreachable!("there are no other files"),
             }
         }
         assert_eq!(made, new);

@@ -18,8 +18,8 @@ use crate::{Checksum, Error, Repo};
 pub(super) enum Form {
     /// Its content, which is read again when the part is made.
     Whole,
-    /// Pieces of an old file and bytes of its own: what they are, and those bytes.
-    Copies { source: Checksum, pieces: Vec<Piece>, bytes: Vec<u8> },
+    /// Pieces of an old file, other new files, and bytes of its own: what they are, and those bytes.
+    Copies { source: Option<Checksum>, pieces: Vec<Piece>, bytes: Vec<u8> },
     /// A patch over an old file.
     Patch { source: Checksum, patch: Vec<u8> },
 }
@@ -115,7 +115,7 @@ pub(super) fn encode(
         let bytes: Vec<u8> = pieces.iter().flat_map(|piece| own(&new, piece).iter().copied()).collect();
         let by_copies = estimate(&bytes) + 34 + pieces.len() as u64 * OPERATION;
         if by_copies < best.estimate {
-            best = Encoded { form: Form::Copies { source: *source, pieces, bytes }, estimate: by_copies };
+            best = Encoded { form: Form::Copies { source: Some(*source), pieces, bytes }, estimate: by_copies };
         }
         if limits.patch.is_some_and(|most| both <= most) {
             let patch = encode_patch(&old, &new, &stretches);
@@ -138,7 +138,7 @@ fn estimate_patch(patch: &[u8]) -> u64 {
 /// The bytes of a piece that are the new file's own.
 pub(super) fn own<'a>(new: &'a [u8], piece: &Piece) -> &'a [u8] {
     match *piece {
-        Piece::Copy { .. } => &[],
+        Piece::Copy { .. } | Piece::Whole { .. } => &[],
         Piece::Bytes { at, len } => &new[at..at + len],
     }
 }

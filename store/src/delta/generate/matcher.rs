@@ -25,7 +25,7 @@ pub(super) struct Index<'a> {
 }
 
 /// The 8 bytes at `at`, which is not near the end.
-fn word(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn word(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)

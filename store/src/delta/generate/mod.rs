@@ -3,6 +3,7 @@
 //! ```text
 //! trees    what the new one has and the old one has not; a source for each file        one thread
 //! encode   each file against its source: whole, copies or a patch                      every core, largest first
+//! nest     files that hold other new files are made of them                        one thread
 //! parts    forms in the order of their paths, so that like lies beside like
 //! pack     each part: data, operations, .xz                                            every core
 //! write    parts, superblock; visible by one rename
@@ -14,10 +15,11 @@ mod choose;
 mod diff;
 mod encode;
 mod matcher;
+mod nest;
 mod pack;
 mod spool;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -143,7 +145,10 @@ pub fn generate(
     let tmp = repo.path().join("tmp");
     let spool = Spool::new(&tmp)?;
     let limits = Limits { both: options.memory / 2, patch: options.max_bsdiff };
-    let forms = encode_all(repo, &files, &old, &limits, options, threads, &spool)?;
+    let mut forms = encode_all(repo, &files, &old, &limits, options, threads, &spool)?;
+
+    let groups = nest_all(repo, &files, &mut forms, &old, &limits, options, &spool)?;
+    let grouped: HashSet<usize> = groups.iter().flatten().copied().collect();
 
     let mut done = Generated::default();
     let mut fallbacks = Vec::new();
@@ -155,7 +160,10 @@ pub fn generate(
     for (index, (file, form)) in files.iter().zip(&forms).enumerate() {
         let size = repo.stored_size(ObjectType::File, &file.checksum)?;
         done.loose += size;
-        if form.whole() && options.min_fallback > 0 && file.meta.size > options.min_fallback {
+        if grouped.contains(&index) {
+            continue;
+        }
+        if falls_back(form, file, options) {
             let (kind, checksum, unpacked) = (ObjectType::File, file.checksum, file.meta.size);
             fallbacks.push(Fallback { kind, checksum, size, unpacked });
             continue;
@@ -165,6 +173,8 @@ pub fn generate(
         plan.add(metadata.len() + index, form.data(&file.meta), if in_vain { 0 } else { form.estimate });
     }
     let mut plan = plan.parts;
+    let shift = |group: Vec<usize>| group.into_iter().map(|file| metadata.len() + file).collect();
+    plan.extend(groups.into_iter().map(|group| (shift(group), false)));
     plan.extend(hard.parts);
     if plan.is_empty() {
         // The stock tools make a part of nothing too.
@@ -328,6 +338,56 @@ fn encode_all(
         forms[index] = Some(form?);
     }
     forms.into_iter().map(|form| form.ok_or_else(|| Error::invalid("a file was not encoded").into())).collect()
+}
+
+/// Whether a file is left to be fetched on its own.
+fn falls_back(form: &Spooled, file: &New, options: &Options<'_>) -> bool {
+    form.whole() && options.min_fallback > 0 && file.meta.size > options.min_fallback
+}
+
+/// A form that is worth another look.
+const COSTLY: u64 = 32 << 10;
+
+/// Makes files that hold other new ones of them, where that is smaller. Each group is a part: the inner files in their
+/// order, then the outer one.
+fn nest_all(
+    repo: &Repo,
+    files: &[New],
+    forms: &mut [Spooled],
+    old: &OldFiles,
+    limits: &Limits,
+    options: &Options<'_>,
+    spool: &Spool,
+) -> Result<Vec<Vec<usize>>, DeltaError> {
+    let outer: Vec<usize> = (0..files.len())
+        .filter(|&index| {
+            let (size, form) = (files[index].meta.size, &forms[index]);
+            let large = size >= nest::OUTER && size <= limits.both && form.estimate > COSTLY;
+            large && !(form.whole() && encode::incompressible(size, form.estimate))
+        })
+        .collect();
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut taken: HashSet<usize> = HashSet::new();
+    let may = |index: usize| !falls_back(&forms[index], &files[index], options);
+    let heads = if outer.is_empty() { None } else { Some(nest::Heads::of(repo, files, may)?) };
+    for (heads, index) in outer.into_iter().filter_map(|index| Some((heads.as_ref()?, index))) {
+        let source = old.candidates(&files[index].path).into_iter().next();
+        let Some(nested) = nest::nest(repo, files, index, heads, source.as_ref(), limits)? else { continue };
+        // A file is in one part only; and a part must not become larger than it may.
+        let free = !taken.contains(&index) && nested.inner.iter().all(|inner| !taken.contains(inner));
+        let own = if let Form::Copies { bytes, .. } = &nested.form { bytes.len() as u64 } else { 0 };
+        let data = nested.inner.iter().map(|inner| forms[*inner].data(&files[*inner].meta)).sum::<u64>() + own;
+        if !free || data > options.max_chunk || nested.estimate >= forms[index].estimate {
+            continue;
+        }
+        forms[index] = spool.store(nested.form, nested.estimate)?;
+        taken.insert(index);
+        taken.extend(&nested.inner);
+        let mut group = nested.inner;
+        group.push(index);
+        groups.push(group);
+    }
+    Ok(groups)
 }
 
 /// Calls `work` for each item on several threads; the results are in the order of the items. Nothing new is begun after

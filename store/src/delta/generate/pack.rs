@@ -98,26 +98,27 @@ impl PartBuilder {
                 self.put(b'R', &[]);
             }
             Form::Copies { source, pieces, bytes } => {
-                let source = self.source(&source);
+                let source = source.map(|source| self.source(&source));
                 let mut offset = self.data(&bytes);
                 self.put(b'o', &[mode, xattrs, meta.size]);
-                let mut reading = false;
+                let mut reading = None;
                 for piece in pieces {
-                    match piece {
-                        Piece::Copy { old, len } => {
-                            if !std::mem::replace(&mut reading, true) {
-                                self.put(b'r', &[source]);
-                            }
-                            self.put(b'w', &[len as u64, old as u64]);
-                        }
+                    let (wanted, at, len) = match piece {
+                        Piece::Copy { old, len } => (source, old as u64, len),
+                        Piece::Whole { object, len } => (Some(self.source(&object)), 0, len),
                         Piece::Bytes { len, .. } => {
-                            if std::mem::take(&mut reading) {
-                                self.put(b'R', &[]);
-                            }
-                            self.put(b'w', &[len as u64, offset]);
                             offset += len as u64;
+                            (None, offset - len as u64, len)
                         }
+                    };
+                    if wanted != reading {
+                        match wanted {
+                            Some(wanted) => self.put(b'r', &[wanted]),
+                            None => self.put(b'R', &[]),
+                        }
+                        reading = wanted;
                     }
+                    self.put(b'w', &[len as u64, at]);
                 }
                 self.put(b'c', &[]);
             }

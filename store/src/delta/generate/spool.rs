@@ -62,7 +62,7 @@ impl Spool {
     pub fn store(&self, form: Form, estimate: u64) -> Result<Spooled, Error> {
         let (form, source, pieces, bytes) = match form {
             Form::Whole => (Kind::Whole, None, Vec::new(), Vec::new()),
-            Form::Copies { source, pieces, bytes } => (Kind::Copies, Some(source), pieces, bytes),
+            Form::Copies { source, pieces, bytes } => (Kind::Copies, source, pieces, bytes),
             Form::Patch { source, patch } => (Kind::Patch, Some(source), Vec::new(), patch),
         };
         let mut file = lock(&self.file);
@@ -73,13 +73,12 @@ impl Spool {
     }
 
     pub fn load(&self, spooled: &Spooled) -> Result<Form, Error> {
-        let Some(source) = spooled.source else { return Ok(Form::Whole) };
         let mut bytes = vec![0; spooled.len];
         self.read.read_exact_at(&mut bytes, spooled.offset).map_err(io)?;
-        Ok(match spooled.form {
-            Kind::Whole => Form::Whole,
-            Kind::Copies => Form::Copies { source, pieces: spooled.pieces.clone(), bytes },
-            Kind::Patch => Form::Patch { source, patch: bytes },
+        Ok(match (spooled.form, spooled.source) {
+            (Kind::Copies, source) => Form::Copies { source, pieces: spooled.pieces.clone(), bytes },
+            (Kind::Patch, Some(source)) => Form::Patch { source, patch: bytes },
+            (Kind::Whole | Kind::Patch, _) => Form::Whole,
         })
     }
 }
