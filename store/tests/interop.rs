@@ -111,6 +111,8 @@ fn the_same_directory_is_the_same_tree_for_both() {
             for name in ["user.a", "user.m", "user.z"] {
                 xattr(&plain.join("usr/marked"), name, b"value");
             }
+            // Both leave out one without a value.
+            xattr(&plain.join("usr/empty"), "user.none", b"");
         }
         ostree(&theirs, &["commit", "-b", "x", "-s", "theirs", &format!("--tree=dir={}", plain.display())]);
         let theirs = Repo::open(&theirs).unwrap();

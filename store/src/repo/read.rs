@@ -412,8 +412,9 @@ fn all_xattrs(
     let Some(names) = xattr(list)? else { return Ok(Vec::new()) };
     let mut xattrs = Xattrs::new();
     for name in names.split(|b| *b == 0).filter(|name| !name.is_empty()) {
-        // One that vanished between the two calls is not there.
-        if let Some(value) = xattr(|buffer| get(OsStr::from_bytes(name), buffer))? {
+        // One that vanished between the two calls is not there. Nor is one without a value: libostree leaves it out, and
+        // the same file must have the same checksum for both.
+        if let Some(value) = xattr(|buffer| get(OsStr::from_bytes(name), buffer))?.filter(|value| !value.is_empty()) {
             xattrs.push((name.to_vec(), value));
         }
     }

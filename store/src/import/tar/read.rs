@@ -210,7 +210,7 @@ fn records(mut bytes: &[u8], at: u64, pax: &mut Pax) -> Result<(), Error> {
         let equals = record.iter().position(|b| *b == b'=').ok_or_else(wrong)?;
         let key = std::str::from_utf8(&record[..equals]).map_err(|_| wrong())?;
         let value = &record[equals + 1..];
-        if value.is_empty() && !key.starts_with(XATTR) {
+        if value.is_empty() {
             pax.remove(key);
         } else {
             pax.insert(key.to_owned(), value.to_vec());
