@@ -172,7 +172,10 @@ fn a_bundle_is_one_file() {
 #[test]
 fn another_machine_gets_a_copy() {
     let world = World::new();
-    let config = format!("use chroot = no\n[public]\npath = {}\nread only = no\n", world.path("there").display());
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let there = world.path("there");
+    let owner = format!("uid = {uid}\ngid = {gid}\nuse chroot = no\n");
+    let config = format!("{owner}[public]\npath = {}\nread only = no\n", there.display());
     fs::write(world.path("rsyncd.conf"), config).unwrap();
     fs::create_dir(world.path("there")).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -149,7 +149,7 @@ fn commit_sign_publish_serve_pull() {
 #[test]
 fn a_repository_is_looked_into() {
     let world = World::new();
-    world.ok(&["repo", "--repo", "build", "init"]);
+    world.ok(&["repo", "--repo", "build", "init", "--mode", "archive"]);
     let one = world.commit("1700000000");
     fs::write(world.path("tree/version"), "2\n").unwrap();
     fs::write(world.path("tree/added"), "").unwrap();
@@ -191,7 +191,7 @@ fn a_killed_commit_leaves_nothing_visible() {
     for n in 0..3000 {
         fs::write(world.path(&format!("tree/{n}")), format!("{n}\n").repeat(300)).unwrap();
     }
-    world.ok(&["repo", "--repo", "build", "init"]);
+    world.ok(&["repo", "--repo", "build", "init", "--mode", "archive"]);
     for millis in [20, 60, 120, 200] {
         let args = ["repo", "--repo", "build", "commit", "-b", "os/x", "tree"];
         let mut child = world.cmd(&args).to_command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
