@@ -19,6 +19,8 @@ const NEEDED: &str = "build-essential,dpkg-dev,autoconf,automake,libtool,bison,p
 
 /// Its build, inside.
 const BUILD: &str = "cd /usr/src
+sed 's/^deb /deb-src /' /etc/apt/sources.list > /etc/apt/sources.list.d/source.list
+apt-get update -q
 apt-get source -q ostree
 cd ostree-*/
 NOCONFIGURE=1 ./autogen.sh
@@ -31,7 +33,7 @@ make install";
 /// A chroot with the program.
 fn chroot() -> PathBuf {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/heavy/ostree-openssl");
-    if !place.join("opt/ostree/bin/ostree").exists() {
+    if !place.join("etc/apt/sources.list").exists() {
         fs::create_dir_all(place.parent().unwrap()).unwrap();
         sys::file::remove_tree(&place).unwrap();
         let mirror = mirror();
@@ -39,9 +41,11 @@ fn chroot() -> PathBuf {
             .args(["--variant=apt", "--aptopt=Acquire::Check-Valid-Until \"false\"", &format!("--include={NEEDED}")])
             .arg("sid")
             .arg(&place)
-            .args([format!("deb {mirror} sid main"), format!("deb-src {mirror} sid main")])
+            .arg(format!("deb {mirror} sid main"))
             .run_shown()
             .unwrap();
+    }
+    if !place.join("opt/ostree/bin/ostree").exists() {
         Cmd::new("chroot").arg(&place).args(["sh", "-ec", BUILD]).run_shown().unwrap();
     }
     place.canonicalize().unwrap()

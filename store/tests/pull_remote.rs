@@ -170,7 +170,7 @@ fn a_deleted_commit_is_said_to_be_deleted() {
     let world = World::new();
     let commits = chain(&world, 2);
     let path = world.origin.path().join("objects").join(store::object_path(ObjectType::Commit, &commits[1]));
-    fs::rename(&path, path.with_extension("commit-tombstone")).unwrap();
+    fs::rename(&path, path.with_extension("tombstone-commit")).unwrap();
     let server = world.serve(serve::Options::default());
     let error = pull::http(&world.options(&server.url()), &world.target("t", Mode::Archive)).unwrap_err();
     assert!(matches!(error, PullError::Deleted { .. }), "{}", text(&error));

@@ -89,11 +89,15 @@ pub(super) fn fetch_objects(
         present: AtomicU64::new(0),
         flushing: Mutex::new(()),
     };
-    let result = if rules.select.commit_only { Ok(()) } else { job.run(&verified.commit) };
+    let result = if rules.select.commit_only { Ok(Vec::new()) } else { job.run(&verified.commit) };
     // What has arrived is valid and stays, whatever happened to the rest.
     let flushed = staging.flush();
-    result?;
+    let arrived = result?;
     flushed?;
+    // The last look before the commit becomes visible costs a moment, and a commit with a hole would cost a boot.
+    if let Some(checksum) = arrived.into_iter().find(|file| !repo.has(ObjectType::File, file)) {
+        return Err(Error::Missing { kind: ObjectType::File, checksum }.into());
+    }
     if !visible {
         staging.write_metadata(ObjectType::Commit, &verified.commit.bytes)?;
         staging.flush()?;
@@ -140,7 +144,8 @@ struct Wanted {
 }
 
 impl Job<'_> {
-    fn run(&self, commit: &Commit) -> Result<(), PullError> {
+    /// Fetches everything that is wanted and missing; returns the files that it fetched.
+    fn run(&self, commit: &Commit) -> Result<Vec<Checksum>, PullError> {
         let seen: Mutex<HashSet<(ObjectType, Checksum)>> = Mutex::default();
         let files: Mutex<HashSet<Checksum>> = Mutex::default();
         let threads = self.session.rules.threads;
@@ -155,7 +160,8 @@ impl Job<'_> {
         self.meter.expect_objects(todo.len() as u64);
         // The queue takes from the end: the largest first, so that none is left alone at last.
         todo.sort_by_key(|file| (self.size(ObjectType::File, file).map(|s| s.archived), *file));
-        queue::run(threads, todo, |file, _| self.file(&file))
+        queue::run(threads, todo.clone(), |file, _| self.file(&file))?;
+        Ok(todo)
     }
 
     fn size(&self, kind: ObjectType, checksum: &Checksum) -> Option<&Size> {
