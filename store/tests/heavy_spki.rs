@@ -17,11 +17,11 @@ use sys::Cmd;
 const NEEDED: &str = "build-essential,dpkg-dev,autoconf,automake,libtool,bison,pkgconf,libglib2.0-dev,libssl-dev,\
                       liblzma-dev,zlib1g-dev,libext2fs-dev,xsltproc,ca-certificates";
 
-/// Its build, inside.
+/// The build inside, of the stable release's source: sid's changes while mirrors are looking.
 const BUILD: &str = "cd /usr/src
-sed 's/^deb /deb-src /' /etc/apt/sources.list > /etc/apt/sources.list.d/source.list
+sed -n 's/^deb \\([^ ]*\\) .*/deb-src \\1 trixie main/p' /etc/apt/sources.list > /etc/apt/sources.list.d/source.list
 apt-get update -q
-apt-get source -q ostree
+apt-get source -q ostree/trixie
 cd ostree-*/
 NOCONFIGURE=1 ./autogen.sh
 ./configure --prefix=/opt/ostree --with-crypto=openssl --with-openssl --without-curl --without-soup --without-soup3 \
