@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::UpdateError;
 use super::base::{Base, nameless};
+use super::elf;
 use super::generate::old_dirtrees;
 use super::streams::{Corrupt, Streams};
 use super::wire::{Catalogue, ENTRY, FileEntry, HEAD, MAX_CATALOGUE, Part, Table, bad};
@@ -361,10 +362,7 @@ impl Job<'_> {
             return streams.next(None, file.content).finish().map_err(io_error("reading the update"));
         };
         let mut patch = streams.next(Some(base), file.content);
-        let written = match file.layer.pack(Box::new(&mut patch), file.content) {
-            Ok(mut packed) => self.staging.write_known(&meta, target, Content::Stream(&mut packed)),
-            Err(error) => Err(Error::io("packing a file", error)),
-        };
+        let written = self.write(file, &meta, target, &mut patch);
         patch.finish().map_err(io_error("reading the update"))?;
         match written {
             Ok(new) => {
@@ -384,12 +382,36 @@ impl Job<'_> {
         }
     }
 
+    /// Packs the content and adds the object.
+    fn write(
+        &self,
+        file: &FileEntry,
+        meta: &FileMeta,
+        target: &Checksum,
+        patch: &mut (dyn Read + Send),
+    ) -> Result<bool, Error> {
+        let packing = |error| Error::io("packing a file", error);
+        let mut turned = Vec::new();
+        let content: Box<dyn Read + Send + '_> = if file.elf {
+            if file.content > elf::MAX {
+                return Err(Error::invalid("a file too large to be turned"));
+            }
+            patch.read_to_end(&mut turned).map_err(packing)?;
+            elf::back(&mut turned);
+            Box::new(turned.as_slice())
+        } else {
+            Box::new(patch)
+        };
+        let mut packed = file.layer.pack(content, file.content).map_err(packing)?;
+        self.staging.write_known(meta, target, Content::Stream(&mut packed))
+    }
+
     fn base(&self, file: &FileEntry) -> Result<Base<'_>, Error> {
         let mut base = Base::empty(self.staging.repo());
         for source in &file.sources {
             let list = if source.new { &self.news } else { &self.olds };
             let checksum = usize::try_from(source.index).ok().and_then(|index| list.get(index));
-            base.add(checksum.ok_or_else(|| Error::invalid("no such file"))?, source)?;
+            base.add(checksum.ok_or_else(|| Error::invalid("no such file"))?, source, file.elf)?;
         }
         Ok(base)
     }

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use rustix::fs::{Mode as Bits, OFlags};
 
+use super::elf;
 use super::layer::Kind;
 use super::wire::SourceEntry;
 use crate::import::lock;
@@ -64,10 +65,13 @@ impl<'r> Base<'r> {
         Base { repo, pieces: vec![(0, Place::Memory(bytes))], len, opened: Mutex::new(None) }
     }
 
-    /// Adds the content of an object. It must have exactly the size that was declared.
-    pub fn add(&mut self, checksum: &Checksum, source: &SourceEntry) -> Result<(), Error> {
+    /// Adds the content of an object, as it is or turned. It must have exactly the size that was declared.
+    pub fn add(&mut self, checksum: &Checksum, source: &SourceEntry, turned: bool) -> Result<(), Error> {
         let io = |e| Error::io(format!("reading file {checksum}"), e);
-        let place = if source.kind == Kind::Raw && self.repo.mode() != Mode::Archive {
+        if turned && source.size > elf::MAX {
+            return Err(Error::invalid("a file too large to be turned"));
+        }
+        let place = if !turned && source.kind == Kind::Raw && self.repo.mode() != Mode::Archive {
             let file = self.repo.open_raw(ObjectType::File, checksum)?;
             if file.metadata().map_err(io)?.len() != source.size {
                 return Err(Error::invalid(format!("file {checksum} does not have {} bytes", source.size)));
@@ -76,10 +80,13 @@ impl<'r> Base<'r> {
         } else {
             let object = self.repo.open_file(checksum)?;
             let mut content = source.kind.unpack(object.content).map_err(io)?.take(source.size + 1);
-            let (place, found) = if source.size <= IN_MEMORY {
+            let (place, found) = if turned || source.size <= IN_MEMORY {
                 let mut bytes = Vec::new();
                 content.read_to_end(&mut bytes).map_err(io)?;
                 let found = bytes.len() as u64;
+                if turned {
+                    elf::forth(&mut bytes);
+                }
                 (Place::Memory(bytes), found)
             } else {
                 let mut file = nameless(self.repo)?;

@@ -17,7 +17,7 @@ use super::matching::{Index, Region, regions};
 use super::pairs::Olds;
 use super::streams::Plain;
 use super::wire::{Catalogue, FileEntry, MAX_CATALOGUE, Part, SourceEntry, Table};
-use super::{UpdateError, cpio};
+use super::{UpdateError, cpio, elf};
 use crate::import::{lock, threads};
 use crate::repo::Entry;
 use crate::{Checksum, Error, FileMeta, ObjectType, Repo};
@@ -353,13 +353,14 @@ impl Job<'_> {
     fn file(&self, item: &Item, assembled: bool, plain: &mut Plain) -> Result<FileEntry, UpdateError> {
         let header = item.meta.stream_header()[8..].to_vec();
         let header = self.headers.get(&header).copied().unwrap_or_default();
-        let (content, layer) = self.see_through(self.content(&item.checksum)?);
+        let (mut content, layer) = self.see_through(self.content(&item.checksum)?);
         let mut entry = FileEntry {
             index: item.index,
             header,
             size: item.meta.size,
             content: content.len() as u64,
             layer,
+            elf: false,
             sources: Vec::new(),
         };
         if assembled {
@@ -375,10 +376,17 @@ impl Job<'_> {
             // A packed file that stays as it is resembles the old one only as that is.
             let see = entry.layer != Layer::Raw || Kind::guess(&content) == Kind::Raw;
             let kind = if see { Kind::guess(&packed) } else { Kind::Raw };
-            let (content, kind) = unpacked(kind, &packed).map_or((packed, Kind::Raw), |content| (content, kind));
+            let (mut before, kind) = unpacked(kind, &packed).map_or((packed, Kind::Raw), |content| (content, kind));
+            if before.len() as u64 <= elf::MAX {
+                if let Some(turned) = turned(&content) {
+                    content = turned;
+                    elf::forth(&mut before);
+                    entry.elf = true;
+                }
+            }
             let index = self.olds.binary_search(&checksum).unwrap_or_default() as u64;
-            entry.sources.push(SourceEntry { new: false, index, kind, size: content.len() as u64 });
-            old = content;
+            entry.sources.push(SourceEntry { new: false, index, kind, size: before.len() as u64 });
+            old = before;
         }
         let regions = regions(&Index::new(&old), &content);
         // Hardly anything in common: reading the old file would cost more than it brings.
@@ -441,6 +449,20 @@ impl Job<'_> {
         }
         Ok(contents)
     }
+}
+
+/// A program with its tables as differences, where the way back leads to the same bytes.
+fn turned(content: &[u8]) -> Option<Vec<u8>> {
+    if content.len() as u64 > elf::MAX {
+        return None;
+    }
+    let mut turned = content.to_vec();
+    if !elf::forth(&mut turned) {
+        return None;
+    }
+    let mut back = turned.clone();
+    elf::back(&mut back);
+    (back == content).then_some(turned)
 }
 
 /// The content of a packed file, if it can be unpacked and is not too large.

@@ -8,8 +8,8 @@
 //! apply      catalogue -> parts, a few at a time -> objects, each checked        (apply, base)
 //! format     wire (table, catalogue), streams (a part), layer (what is inside compressed files)
 //! ```
-//! What is compressed is unpacked, compared unpacked, and packed again on the machine (see [`layer`]); an initramfs is
-//! put together from files of the new tree. Memory: applying takes at most 192 MiB in all, whatever the update says:
+//! What is compressed is unpacked, compared unpacked, and packed again on the machine (see `layer`); tables in programs
+//! are compared entry by entry (`elf`); an initramfs is put together from files of the new tree. Memory: applying takes at most 192 MiB in all, whatever the update says:
 //! four decoders with dictionaries of 4 MiB and one encoder of a bounded level for each of at most two threads; old
 //! content is read where it lies, or from a file without a name. Generating takes about six times the largest file for
 //! each thread.
@@ -20,6 +20,7 @@
 mod apply;
 mod base;
 mod cpio;
+mod elf;
 mod generate;
 mod layer;
 mod matching;

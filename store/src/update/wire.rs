@@ -15,7 +15,8 @@
 //! for each part from 1 on: number of files, then of each
 //!     object        index in the sorted list of all files of the new commit
 //!     header, size  index of its header, bytes of the object
-//!     layer         how its content becomes the object (see `layer`); bytes of content
+//!     layer         how its content becomes the object (see `layer`)
+//!     content       bytes of content << 1 | 1 if compared as an ELF file (see `elf`)
 //!     sources       number, then of each: index << 1 | 1 if in the new commit; layer; bytes of content
 //! ```
 //! Numbers are unsigned LEB128. Parts of stage 1 have sources that parts of stage 0 make. The old content of a file is
@@ -149,6 +150,8 @@ pub(crate) struct FileEntry {
     pub size: u64,
     pub layer: Layer,
     pub content: u64,
+    /// Whether old and new content are compared as `elf` turns them.
+    pub elf: bool,
     pub sources: Vec<SourceEntry>,
 }
 
@@ -180,7 +183,7 @@ impl Catalogue {
                 varint(&mut out, file.header);
                 varint(&mut out, file.size);
                 file.layer.encode(&mut out);
-                varint(&mut out, file.content);
+                varint(&mut out, file.content << 1 | u64::from(file.elf));
                 varint(&mut out, file.sources.len() as u64);
                 for source in &file.sources {
                     varint(&mut out, source.index << 1 | u64::from(source.new));
@@ -294,7 +297,8 @@ impl<'a> Reader<'a> {
             let kind = Kind::from_number(self.byte()?)?;
             sources.push(SourceEntry { new: index & 1 == 1, index: index >> 1, kind, size: self.varint()? });
         }
-        Ok(FileEntry { index, header, size, layer, content, sources })
+        let (content, elf) = (content >> 1, content & 1 == 1);
+        Ok(FileEntry { index, header, size, layer, content, elf, sources })
     }
 }
 
