@@ -89,6 +89,8 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
                 store::delta::delete(repo, &name)?;
             }
         }
+        // Nor does an update to one.
+        store::update::prune(repo)?;
     }
     if args.json {
         println!("{}", serde_json::json!(pruned));
