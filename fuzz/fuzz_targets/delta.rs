@@ -3,28 +3,33 @@
 
 use store::commit::Builder;
 use store::delta::{ApplyOptions, Options, apply_offline, generate};
-use store::{DirMeta, FileMeta, Mode, Repo, import};
+use store::{Checksum, DirMeta, FileMeta, Mode, Repo, import};
 
-fn repo() -> (tempfile::TempDir, Repo) {
+pub fn repo() -> (tempfile::TempDir, Repo) {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let repo = Repo::create(&dir.path().join("repo"), Mode::Archive).expect("a repository").without_fsync();
     (dir, repo)
 }
 
-/// Superblocks of a delta from nothing and of one from a commit; only the first can be applied to nothing.
-pub fn made(update: bool) -> Vec<Vec<u8>> {
-    let (dir, repo) = repo();
+/// Two commits, the second with changes.
+pub fn commits(repo: &Repo) -> (Checksum, Checksum) {
     let commit = |text: &str, parent| {
         let file = import::Node::File(FileMeta::regular(0o644, 0), text.repeat(50).into_bytes());
         let link = import::Node::File(FileMeta::link("file"), Vec::new());
         let nodes = [("file".to_owned(), file), ("link".to_owned(), link)].into();
-        let tree = import::tree(&repo, &import::Node::Dir(DirMeta::root(0o755), nodes)).expect("a tree");
+        let tree = import::tree(repo, &import::Node::Dir(DirMeta::root(0o755), nodes)).expect("a tree");
         let mut builder = Builder::new(tree.root_tree, tree.root_meta, 1);
         builder.parent = parent;
-        builder.write(&repo).expect("a commit")
+        builder.write(repo).expect("a commit")
     };
     let one = commit("some text that is one file", None);
-    let two = commit("some text that is another file", Some(one));
+    (one, commit("some text that is another file", Some(one)))
+}
+
+/// Superblocks of a delta from nothing and of one from a commit; only the first can be applied to nothing.
+pub fn made(update: bool) -> Vec<Vec<u8>> {
+    let (dir, repo) = repo();
+    let (one, two) = commits(&repo);
     let file = dir.path().join("delta");
     let options = Options { inline: true, file: Some(file.clone()), threads: 1, ..Options::default() };
     let (from, to) = if update { (Some(&one), &two) } else { (None, &one) };

@@ -168,7 +168,7 @@ pub fn generate(
             fallbacks.push(Fallback { kind, checksum, size, unpacked });
             continue;
         }
-        let in_vain = form.whole() && encode::incompressible(file.meta.size, form.estimate);
+        let in_vain = encode::incompressible(form.data(&file.meta), form.estimate);
         let plan = if in_vain { &mut hard } else { &mut plan };
         plan.add(metadata.len() + index, form.data(&file.meta), if in_vain { 0 } else { form.estimate });
     }
