@@ -35,7 +35,7 @@ pub(crate) fn take(context: &Context<'_>) -> Result<Arrived, PullError> {
     }
     let failed = |source| match source {
         DeltaError::Store(error @ Error::Io { .. }) => PullError::Store(error),
-        source => PullError::Delta { from: from(), source },
+        source => PullError::Delta { from: from(), source: Box::new(source) },
     };
     if context.repo.config_value("core", "sign-verify-deltas")?.as_deref() == Some("true") {
         superblock.verify(context.keyring.unwrap_or(&crate::sign::Keyring::default())).map_err(failed)?;

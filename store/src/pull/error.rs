@@ -136,7 +136,7 @@ pub enum PullError {
         from: String,
         /// What is wrong.
         #[source]
-        source: crate::delta::DeltaError,
+        source: Box<crate::delta::DeltaError>,
     },
     /// There is not enough room.
     #[error("{needed} bytes are needed in {path}, {available} are free")]
