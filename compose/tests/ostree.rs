@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use sys::{Cmd, Output};
 
+/// Command lines that are tried at the same time.
+const THREADS: usize = 6;
+
 /// Verbs that read. `C1` and `C2` stand for commits.
 const READS: &str = "
     log os/stable
@@ -321,32 +324,42 @@ fn verbs_that_write_leave_what_the_stock_tool_leaves() {
         let parts = ["repo", "source", "tree", "other-tree", "modes", "skip", "skip-out"].map(|part| world.path(part));
         Cmd::new("cp").arg("-a").args(parts).arg(target).run().unwrap();
     };
-    let mut wrong = Vec::new();
-    for line in lines(WRITES) {
-        let args = world.args(line);
-        // Both work at the same place, one after the other: what they say of paths is the same.
-        let run = |cmd: Cmd| {
-            copy("place");
-            let place = world.path("place");
-            let output = cmd.arg("--repo=repo").args(&args).dir(&place).output().unwrap();
-            let found = everything(&place);
-            (output, found)
-        };
-        let (stock, theirs) = run(world.cmd("ostree"));
-        let (ours, mine) = run(world.cmd(env!("CARGO_BIN_EXE_slipway")).arg("repo"));
-        let (a, b) = (output(&stock, line), output(&ours, line));
-        let said = String::from_utf8_lossy(&ours.stderr).into_owned();
-        if a != b || stock.code != ours.code {
-            wrong.push(format!("{line}: stock {} {a:?}\nours {} {b:?}\n{said}", stock.code, ours.code));
+    let all: Vec<&str> = lines(WRITES).collect();
+    // Most of the time is waiting for the disk: several at a time, each at a place of its own.
+    let compare = |first: usize| {
+        let mut wrong = Vec::new();
+        for line in all.iter().copied().skip(first).step_by(THREADS) {
+            let args = world.args(line);
+            // Both work at the same place, one after the other: what they say of paths is the same.
+            let run = |cmd: Cmd| {
+                copy(&format!("place{first}"));
+                let place = world.path(&format!("place{first}"));
+                let output = cmd.arg("--repo=repo").args(&args).dir(&place).output().unwrap();
+                let found = everything(&place);
+                (output, found)
+            };
+            let (stock, theirs) = run(world.cmd("ostree"));
+            let (ours, mine) = run(world.cmd(env!("CARGO_BIN_EXE_slipway")).arg("repo"));
+            let (a, b) = (output(&stock, line), output(&ours, line));
+            let said = String::from_utf8_lossy(&ours.stderr).into_owned();
+            if a != b || stock.code != ours.code {
+                wrong.push(format!("{line}: stock {} {a:?}\nours {} {b:?}\n{said}", stock.code, ours.code));
+            }
+            // What fails may leave objects that nothing needs and half of a checkout; refs and configuration it may not touch.
+            let kept = |name: &str| name.starts_with("repo/refs") || name == "repo/config";
+            let counts = |name: &str| stock.code == 0 || kept(name);
+            let names: std::collections::BTreeSet<&String> = theirs.keys().chain(mine.keys()).collect();
+            for name in names.into_iter().filter(|name| counts(name) && theirs.get(*name) != mine.get(*name)) {
+                wrong.push(format!("{line}: {name}: stock {:?}, ours {:?}\n{said}", theirs.get(name), mine.get(name)));
+            }
         }
-        // What fails may leave objects that nothing needs and half of a checkout; refs and configuration it may not touch.
-        let kept = |name: &str| name.starts_with("repo/refs") || name == "repo/config";
-        let counts = |name: &str| stock.code == 0 || kept(name);
-        let names: std::collections::BTreeSet<&String> = theirs.keys().chain(mine.keys()).collect();
-        for name in names.into_iter().filter(|name| counts(name) && theirs.get(*name) != mine.get(*name)) {
-            wrong.push(format!("{line}: {name}: stock {:?}, ours {:?}\n{said}", theirs.get(name), mine.get(name)));
-        }
-    }
+        wrong
+    };
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let compare = &compare;
+        let threads: Vec<_> = (0..THREADS).map(|first| scope.spawn(move || compare(first))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
