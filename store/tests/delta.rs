@@ -194,7 +194,7 @@ fn what_has_to_be_fetched_besides_is_said() {
     let path = source.path().join(DeltaName { from: None, to: two }.dir());
     let repo = client(dir.path(), "client", Mode::BareUser, &source, None);
     let error = delta::apply_offline(&repo, &path, &ApplyOptions::default()).unwrap_err();
-    assert!(matches!(error, DeltaError::Fallbacks(1)), "{error}");
+    assert!(matches!(error, DeltaError::Fallbacks(2)), "{error}");
     assert!(repo.all_objects().unwrap().is_empty());
     // One that starts from what is not here.
     ostree(source.path(), &["static-delta", "generate", &format!("--from={one}"), &format!("--to={two}")]);
