@@ -258,7 +258,7 @@ fn a_server_that_goes_away_is_taken_up_again_where_it_was() {
     let machine = world.machine("machine");
     let mut attempts = 0;
     while !machine.has(store::ObjectType::Commit, &world.two) {
-        let server = serve_until(&world.origin, Some(FailAfter::Bytes(size - 60_000)));
+        let server = serve_until(&world.origin, Some(FailAfter::Bytes(size - 8_000)));
         let mut options = options(&server);
         options.network.retries = 0;
         let _ = pull::http(&options, &machine);
