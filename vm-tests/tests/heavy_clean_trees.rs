@@ -95,6 +95,7 @@ fn sources_build_and_packages_run(suite: &str) {
     build.shell("cd /slipway && .ci/setup build demo && make deb");
 
     let plain = Tree::make(suite, "plain");
+    plain.shell("apt-get update -q >/dev/null");
     Cmd::new("sh")
         .args(["-c", "mkdir -p \"$2\"/packages && cp \"$1\"/slipway/target/deb/*.deb \"$2\"/packages/", "sh"])
         .arg(&build.0)
