@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("images", &["sys", "store", "bootloader", "deploy"]),
     ("compose", &["sys", "store", "bootloader", "runtime", "vm", "deploy", "images"]),
     ("vm-tests", &["sys", "vm", "store"]),
+    ("fuzz", &["sys", "store"]),
 ];
 
 #[test]
