@@ -377,7 +377,7 @@ fn options_stand_before_and_after_the_verb_and_the_environment_counts() {
         assert_eq!(slipway().args(args.split(' ')).run().unwrap().text(), log, "{args}");
     }
     assert_eq!(slipway().args(["log", "os/stable"]).env("OSTREE_REPO", "repo").run().unwrap().text(), log);
-    assert_eq!(slipway().args(["log", "os/stable"]).dir(&world.path("repo")).run().unwrap().text(), log);
+    assert_eq!(slipway().args(["log", "os/stable"]).dir(world.path("repo")).run().unwrap().text(), log);
     let version = slipway().args(["log", "--version"]).run().unwrap().text();
     assert!(version.starts_with("libostree:\n Version: '2025.2'\n") && version.contains("  - gpgme"), "{version}");
     for path in ["tree/version", "tree/usr/bin/link", "tree", "tree/none"] {

@@ -127,7 +127,8 @@ impl Printer<'_> {
     fn array(&mut self, ty: &str, bytes: &[u8], annotate: bool) -> Result<(), Malformed> {
         let inner = &ty[1..];
         if inner == "y" && bytes.iter().position(|b| *b == 0) == bytes.len().checked_sub(1) && !bytes.is_empty() {
-            return Ok(self.byte_string(&bytes[..bytes.len() - 1]));
+            self.byte_string(&bytes[..bytes.len() - 1]);
+            return Ok(());
         }
         let dictionary = inner.starts_with('{');
         let elements = gv::array(&Type::parse(inner)?, bytes)?;

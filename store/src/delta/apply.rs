@@ -148,7 +148,7 @@ impl Superblock {
     pub fn verify(&self, keyring: &Keyring) -> Result<crate::sign::PublicKey, DeltaError> {
         let signatures = self.signatures.clone().unwrap_or_default();
         let verified = keyring.verify(self.signed_bytes(), &signatures);
-        verified.map_err(|source| DeltaError::Untrusted { name: self.name, source })
+        verified.map_err(|source| DeltaError::Untrusted { name: Box::new(self.name), source })
     }
 }
 
@@ -209,7 +209,7 @@ fn open_part(
     count: &(dyn Fn(u64) + Sync),
 ) -> Result<Payload, DeltaError> {
     let part = &superblock.parts[index];
-    let error = |source| DeltaError::Part { name: superblock.name, index, source };
+    let error = |source| DeltaError::Part { name: Box::new(superblock.name), index, source };
     let limit = payload_limit(part.unpacked);
     if let Some(mut bytes) = superblock.inline_part(index) {
         // What checked the superblock has checked this too.
@@ -223,7 +223,12 @@ fn open_part(
     let drained = io::copy(&mut file, &mut io::sink());
     let found = file.finish();
     if drained.is_ok() && found != part.checksum {
-        return Err(DeltaError::PartMismatch { name: superblock.name, index, expected: part.checksum, found });
+        return Err(DeltaError::PartMismatch {
+            name: Box::new(superblock.name),
+            index,
+            expected: part.checksum,
+            found,
+        });
     }
     blob.and_then(Payload::open).map_err(error)
 }
@@ -250,7 +255,7 @@ enum RunError {
 impl RunError {
     fn of_part(self, name: DeltaName, index: usize) -> DeltaError {
         match self {
-            RunError::Operations(source) => DeltaError::Part { name, index, source },
+            RunError::Operations(source) => DeltaError::Part { name: Box::new(name), index, source },
             RunError::Store(error) => error,
         }
     }

@@ -61,7 +61,7 @@ pub enum DeltaError {
     #[error("part {index} of delta {name}")]
     Part {
         /// The delta.
-        name: DeltaName,
+        name: Box<DeltaName>,
         /// The part.
         index: usize,
         /// What is wrong.
@@ -72,7 +72,7 @@ pub enum DeltaError {
     #[error("part {index} of delta {name} was tampered with or damaged: its checksum is {found}, not {expected}")]
     PartMismatch {
         /// The delta.
-        name: DeltaName,
+        name: Box<DeltaName>,
         /// The part.
         index: usize,
         /// What the superblock says.
@@ -92,7 +92,7 @@ pub enum DeltaError {
     #[error("the delta {name} is not trusted")]
     Untrusted {
         /// The delta.
-        name: DeltaName,
+        name: Box<DeltaName>,
         /// Why not.
         #[source]
         source: VerifyError,

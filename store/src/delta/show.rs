@@ -47,7 +47,7 @@ pub fn check_part(
 
 /// Reads a part of a delta in `dir`, or in its superblock, and checks it.
 pub fn part_facts(superblock: &Superblock, dir: &Path, index: usize, tmp: &Path) -> Result<PartFacts, DeltaError> {
-    let error = |source| DeltaError::Part { name: superblock.name, index, source };
+    let error = |source| DeltaError::Part { name: Box::new(superblock.name), index, source };
     let Some(part) = superblock.parts.get(index) else {
         return Err(error(io::Error::new(io::ErrorKind::NotFound, "there is no such part")));
     };

@@ -508,16 +508,26 @@ fn local(path: &Path) -> Result<Local, UpdateError> {
     File::open(path).map(Local).map_err(|source| UpdateError::Io { what, source })
 }
 
-/// What an update in a file says about itself: where it starts, where it leads, bytes, and those of each part with the
-/// bytes of content it holds.
-pub fn inspect(path: &Path) -> Result<(Option<Checksum>, Checksum, Vec<(u64, u64)>), UpdateError> {
+/// What an update in a file says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// The commit it starts from.
+    pub from: Option<Checksum>,
+    /// The commit it leads to.
+    pub to: Checksum,
+    /// Of each part its bytes in the file, and the bytes of content it holds.
+    pub parts: Vec<(u64, u64)>,
+}
+
+/// Reads what an update in a file says about itself.
+pub fn inspect(path: &Path) -> Result<Inspected, UpdateError> {
     let table = read_table(&local(path)?)?;
     let size = std::fs::metadata(path).map_err(io_error("reading the update"))?.len();
     if size != table.size() {
         return bad(format!("it has {size} bytes and should have {}", table.size()));
     }
     let parts = table.parts.iter().map(|part| (part.stored(), part.content)).collect();
-    Ok((table.from, table.to, parts))
+    Ok(Inspected { from: table.from, to: table.to, parts })
 }
 
 /// Brings a commit from an update in a file: signature first, then all objects, then the commit. Every object of the

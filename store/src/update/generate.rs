@@ -171,7 +171,7 @@ pub fn generate(
         contents: Mutex::default(),
     };
     let old_dirs = old_dirtrees(repo, &old.dirtrees)?;
-    let (groups, left_out, headers) = job.plan(&new, Olds::new(old.files))?;
+    let Plan { groups, left_out, headers } = job.plan(&new, Olds::new(old.files))?;
     let spool = Mutex::new(nameless(repo)?);
     let made = job.run(&groups, options, &spool)?;
 
@@ -212,9 +212,21 @@ pub fn generate(
     Ok(Report { from: from.copied(), to: *to, bytes, catalogue, parts, left_out })
 }
 
+/// What is to be made.
+struct Plan {
+    groups: Vec<Group>,
+    /// Files that are too large.
+    left_out: u64,
+    /// The headers of the files' objects.
+    headers: Vec<Vec<u8>>,
+}
+
+/// Where the content of an initramfs comes from, and the files it is counted from.
+type Recipe = (Vec<Region>, Vec<SourceEntry>);
+
 impl Job<'_> {
-    /// Sorts what is new into parts. Also returns how many files are too large, and the headers.
-    fn plan(&mut self, new: &Tree, olds: Olds) -> Result<(Vec<Group>, u64, Vec<Vec<u8>>), UpdateError> {
+    /// Sorts what is new into parts.
+    fn plan(&mut self, new: &Tree, olds: Olds) -> Result<Plan, UpdateError> {
         let known: BTreeSet<Checksum> = self.olds.iter().copied().collect();
         let mut seen = BTreeSet::new();
         let (mut modules, mut patched, mut fresh, mut groups) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -263,7 +275,7 @@ impl Job<'_> {
                 }
             }
         }
-        Ok((groups, left_out, headers))
+        Ok(Plan { groups, left_out, headers })
     }
 
     fn run(
@@ -405,7 +417,7 @@ impl Job<'_> {
     }
 
     /// How an initramfs is put together from files of the new tree.
-    fn recipe(&self, content: &[u8], own: &Checksum) -> Result<Option<(Vec<Region>, Vec<SourceEntry>)>, UpdateError> {
+    fn recipe(&self, content: &[u8], own: &Checksum) -> Result<Option<Recipe>, UpdateError> {
         let Some(members) = cpio::members(content, MEMBER) else { return Ok(None) };
         let mut contents = lock(&self.contents);
         if contents.is_none() {

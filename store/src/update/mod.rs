@@ -31,7 +31,7 @@ mod wire;
 
 use crate::{Checksum, Error};
 
-pub use apply::{Applied, Input, apply, apply_file, inspect, way};
+pub use apply::{Applied, Input, Inspected, apply, apply_file, inspect, way};
 pub use generate::{Options, PartReport, Report, generate};
 pub use place::{prune, publish};
 

@@ -59,7 +59,7 @@ pub fn prune(repo: &Repo) -> Result<u64, UpdateError> {
         let gone = !repo.has(ObjectType::Commit, &to);
         for file in std::fs::read_dir(&dir).map_err(io(&dir))? {
             let file = file.map_err(io(&dir))?;
-            let half = !file.path().extension().is_some_and(|extension| extension == "update");
+            let half = file.path().extension().is_none_or(|extension| extension != "update");
             if gone || half {
                 freed += file.metadata().map_err(io(&dir))?.len();
                 sys::file::remove(&file.path()).map_err(io(&dir))?;

@@ -124,7 +124,7 @@ fn generate(at: &At, args: &Generate) -> anyhow::Result<Exit> {
 }
 
 fn show(args: &Show) -> anyhow::Result<Exit> {
-    let (from, to, parts) = update::inspect(&args.file)?;
+    let update::Inspected { from, to, parts } = update::inspect(&args.file)?;
     let bytes: u64 = parts.iter().map(|part| part.0).sum();
     let content: u64 = parts.iter().map(|part| part.1).sum();
     if args.json {
