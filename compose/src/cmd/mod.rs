@@ -27,6 +27,8 @@ pub struct Cli {
     verb: Verb,
 }
 
+// One command line is read in the life of the program: its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Builds a commit from a treefile.

@@ -430,7 +430,7 @@ impl Changes {
         };
         let make_parents = args.tar_autocreate_parents;
         let options = import::TarOptions { make_parents, skip, modify, ..import::TarOptions::default() };
-        Ok(import::tar(repo, stream, &options).with_context(|| format!("importing {from:?}"))?)
+        import::tar(repo, stream, &options).with_context(|| format!("importing {from:?}"))
     }
 
     /// A path that was named and never found is a mistake.

@@ -72,6 +72,8 @@ macro_rules! verbs {
     ($($(#[$doc:meta])* $verb:ident($module:ident),)*) => {
         $(mod $module;)*
 
+        // One command line is read in the life of the program: its size does not matter.
+        #[allow(clippy::large_enum_variant)]
         #[derive(Debug, clap::Subcommand)]
         enum Verb {
             $($(#[$doc])* $verb($module::Args),)*
