@@ -17,12 +17,14 @@ use sys::Cmd;
 const NEEDED: &str = "build-essential,dpkg-dev,autoconf,automake,libtool,bison,pkgconf,libglib2.0-dev,libssl-dev,\
                       liblzma-dev,zlib1g-dev,libext2fs-dev,xsltproc,ca-certificates";
 
-/// The build inside, of the stable release's source: sid's changes while mirrors are looking.
-const BUILD: &str = "cd /usr/src
+/// The stable release's source: sid's changes while mirrors are looking.
+const FETCH: &str = "cd /usr/src
 sed -n 's/^deb \\([^ ]*\\) .*/deb-src \\1 trixie main/p' /etc/apt/sources.list > /etc/apt/sources.list.d/source.list
 apt-get update -q
-apt-get source -q ostree/trixie
-cd ostree-*/
+apt-get source -q ostree/trixie";
+
+/// The build inside.
+const BUILD: &str = "cd /usr/src/ostree-*/
 NOCONFIGURE=1 ./autogen.sh
 ./configure --prefix=/opt/ostree --with-crypto=openssl --with-openssl --without-curl --without-soup --without-soup3 \
   --without-gpgme --without-libarchive --without-selinux --without-avahi --without-libmount --without-libsystemd \
@@ -30,8 +32,8 @@ NOCONFIGURE=1 ./autogen.sh
 make -j2
 make install";
 
-/// A chroot with the program.
-fn chroot() -> PathBuf {
+/// A chroot with the program; `None` where the mirror has no sources.
+fn chroot() -> Option<PathBuf> {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/heavy/ostree-openssl");
     if !place.join("etc/apt/sources.list").exists() {
         fs::create_dir_all(place.parent().unwrap()).unwrap();
@@ -46,9 +48,14 @@ fn chroot() -> PathBuf {
             .unwrap();
     }
     if !place.join("opt/ostree/bin/ostree").exists() {
+        let fetched = Cmd::new("chroot").arg(&place).args(["sh", "-ec", FETCH]).output().unwrap();
+        if fetched.code != 0 && fetched.errors().contains("404 ") {
+            return None;
+        }
+        assert_eq!(fetched.code, 0, "{}", fetched.errors());
         Cmd::new("chroot").arg(&place).args(["sh", "-ec", BUILD]).run_shown().unwrap();
     }
-    place.canonicalize().unwrap()
+    Some(place.canonicalize().unwrap())
 }
 
 #[test]
@@ -57,7 +64,10 @@ fn libostree_with_openssl_and_we_accept_each_others_signatures() {
         eprintln!("did not run: set SLIPWAY_HEAVY=1");
         return;
     }
-    let chroot = chroot();
+    let Some(chroot) = chroot() else {
+        eprintln!("did not run: the mirror lists the source of ostree, but does not have it");
+        return;
+    };
     let world = World::new();
     let commit = world.origin.resolve(REF).unwrap();
     let bytes = world.origin.load_metadata(ObjectType::Commit, &commit).unwrap();
