@@ -20,6 +20,14 @@ impl Repository {
         Ok(Repository { path: to.to_owned() })
     }
 
+    /// Leaves nothing to pull but objects, one by one: no update from version to version, no static delta.
+    pub fn objects_only(self) -> Result<Repository> {
+        for shorter in ["updates", "deltas", "delta-indexes"] {
+            sys::file::remove_tree(&self.path.join(shorter))?;
+        }
+        Ok(self)
+    }
+
     fn object(&self, checksum: &str, kind: &str) -> Result<PathBuf> {
         ensure!(checksum.len() == 64 && checksum.is_ascii(), "{checksum:?} is not a checksum");
         Ok(self.path.join("objects").join(&checksum[..2]).join(format!("{}.{kind}", &checksum[2..])))

@@ -8,7 +8,8 @@ use crate::world::State;
 
 pub fn server_gone(context: &Context<'_>) -> Result<()> {
     let artifacts = context.artifacts();
-    let server = context.serve(&artifacts.repo, &["--fail-after", "12"])?;
+    let repo = context.repository()?.objects_only()?;
+    let server = context.serve(&repo.path, &["--fail-after", "12"])?;
     let guest = context.resume(State::Booted, &server)?;
     let output = guest.host("upgrade")?;
     ensure!(output.code == 1, "`host upgrade` ended with {}: {}", output.code, output.errors());
@@ -21,7 +22,8 @@ pub fn server_gone(context: &Context<'_>) -> Result<()> {
 
 pub fn power_cut(context: &Context<'_>) -> Result<()> {
     let artifacts = context.artifacts();
-    let server = context.serve(&artifacts.repo, &["--throttle", "200k"])?;
+    let repo = context.repository()?.objects_only()?;
+    let server = context.serve(&repo.path, &["--throttle", "200k"])?;
     let mut guest = context.resume(State::Booted, &server)?;
     guest.shell("systemd-run -q --unit=upgrade host upgrade; sleep 4; systemctl is-active upgrade")?;
     guest.kill();
