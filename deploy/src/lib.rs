@@ -8,6 +8,7 @@ pub mod etc;
 pub mod execute;
 pub mod first;
 pub mod firstboot;
+pub mod generate;
 pub mod json;
 pub mod machine;
 pub mod paths;

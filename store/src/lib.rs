@@ -28,6 +28,8 @@
 //! where an object lies.
 
 mod checksum;
+#[cfg(feature = "full")]
+mod equal;
 mod error;
 mod gv;
 pub mod object;

@@ -1,9 +1,12 @@
 //! Static deltas against the stock `ostree`, in both directions. It is required: without it these tests fail.
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use common::scratch;
 use proptest::prelude::*;
 use store::commit::Builder;
 use store::delta::{self, ApplyOptions, DeltaError, DeltaName};
@@ -12,11 +15,6 @@ use store::serve::{self, Server};
 use store::sign::{Keyring, SecretKey};
 use store::{Checksum, Mode, Repo, import, pull};
 use sys::Cmd;
-
-/// A directory on a real file system: tmpfs knows no user xattrs.
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in("/var/tmp").unwrap()
-}
 
 fn ostree(repo: &Path, args: &[&str]) -> String {
     Cmd::new("ostree").arg(format!("--repo={}", repo.display())).args(args).run().unwrap().text()

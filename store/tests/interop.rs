@@ -1,10 +1,13 @@
 //! The stock `ostree` and `openssl` as oracles, in both directions. They are required: without them these tests fail.
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
+use common::scratch;
 use proptest::prelude::*;
 use store::commit::Builder;
 use store::fsck::{self, fsck};
@@ -12,11 +15,6 @@ use store::import::{self, Node};
 use store::sign::{SecretKey, sign_commit};
 use store::{Checksum, DirMeta, FileMeta, Mode, Repo, Verity, pull, summary};
 use sys::Cmd;
-
-/// A directory on a real file system: tmpfs knows no user xattrs.
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in("/var/tmp").unwrap()
-}
 
 fn ostree(repo: &Path, args: &[&str]) -> String {
     Cmd::new("ostree").arg(format!("--repo={}", repo.display())).args(args).run().unwrap().text()

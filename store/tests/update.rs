@@ -1,5 +1,7 @@
 //! Our own update format: from commit to commit through every kind of packing, over HTTP, interrupted, and lied to.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
@@ -7,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use common::{file, noise, scratch};
 use proptest::prelude::*;
 use store::commit::Builder;
 use store::fsck::{self, fsck};
@@ -18,28 +21,8 @@ use store::{Checksum, DirMeta, FileMeta, Mode, Repo, Verity};
 
 const REF: &str = "slipway/test";
 
-/// A directory on a real file system: tmpfs knows no user xattrs.
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in("/var/tmp").unwrap()
-}
-
-fn file(content: impl Into<Vec<u8>>) -> Node {
-    Node::File(FileMeta::regular(0o644, 0), content.into())
-}
-
 fn dir(entries: impl IntoIterator<Item = (String, Node)>) -> Node {
     Node::Dir(DirMeta::root(0o755), entries.into_iter().collect())
-}
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 24) as u8
-    };
-    (0..len).map(next).collect()
 }
 
 /// Like a program: stretches of code, and addresses that move from version to version.

@@ -2,7 +2,6 @@
 
 mod bundle;
 mod compose;
-mod generate;
 mod image;
 mod key;
 mod promote;
@@ -17,6 +16,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use deploy::generate;
 use sys::Exit;
 
 /// Builds immutable container hosts: treefile to commit, to disk image, to a directory that any HTTP server can serve.

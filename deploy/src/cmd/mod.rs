@@ -5,7 +5,6 @@ mod change;
 mod deploy;
 mod firstboot;
 mod fsck;
-mod generate;
 mod keys;
 mod session;
 mod status;
@@ -14,6 +13,7 @@ mod upgrade;
 
 use std::path::PathBuf;
 
+use ::deploy::generate;
 use clap::{CommandFactory, Parser, Subcommand};
 use sys::Exit;
 

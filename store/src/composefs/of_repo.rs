@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use super::tree::{Kind, Node};
 use super::{Image, image_of};
 use crate::digests::Digests;
+use crate::import::lock;
 use crate::repo::{Objects, Repo};
 use crate::{Checksum, Error, ObjectType, object_path};
 
@@ -107,10 +108,6 @@ fn load_files(repo: &Repo, objects: Vec<Checksum>) -> Result<HashMap<Checksum, N
     digests.save()?;
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(results.into_iter().collect())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One file object as a node. Its content is read only where its digest is not known.

@@ -9,6 +9,8 @@
 //! of what it takes in is equal. The method is bsdiff's, with a hash table in place of its suffix array: a tenth of the
 //! time, a third of the memory, and on executables the same size within a hundredth.
 
+use crate::equal::common;
+
 /// A stretch of the new content: `len` bytes to be added to old bytes at `old`, then `extra` bytes of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Region {
@@ -70,7 +72,7 @@ impl<'a> Index<'a> {
     fn longest(&self, new: &[u8], at: usize, hint: Option<usize>) -> (usize, usize) {
         let mut best = (0, 0);
         if let Some(place) = hint.filter(|place| *place < self.old.len()) {
-            best = (common(&self.old[place..], &new[at..]), place);
+            best = (common(self.old, place, new, at), place);
         }
         let Some(slot) = self.slot(new, at) else { return best };
         let mut number = self.heads[slot];
@@ -81,7 +83,7 @@ impl<'a> Index<'a> {
             let place = number as usize * self.step;
             // Only what agrees one byte further can be longer.
             if self.old.get(place + best.0) == new.get(at + best.0) {
-                let len = common(&self.old[place..], &new[at..]);
+                let len = common(self.old, place, new, at);
                 if len > best.0 {
                     best = (len, place);
                 }
@@ -90,23 +92,6 @@ impl<'a> Index<'a> {
         }
         best
     }
-}
-
-/// How many bytes two slices have in common at their beginning.
-fn common(a: &[u8], b: &[u8]) -> usize {
-    let end = a.len().min(b.len());
-    let mut len = 0;
-    while len + 8 <= end {
-        let (x, y) = (&a[len..len + 8], &b[len..len + 8]);
-        if x != y {
-            break;
-        }
-        len += 8;
-    }
-    while len < end && a[len] == b[len] {
-        len += 1;
-    }
-    len
 }
 
 /// How far an alignment reaches forward from two places: the length at which most is gained.

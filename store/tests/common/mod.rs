@@ -17,6 +17,11 @@ use store::{Checksum, DirMeta, FileMeta, Mode, Repo};
 
 pub const REF: &str = "slipway/test";
 
+/// A directory on a real file system: tmpfs knows no user xattrs.
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/var/tmp").unwrap()
+}
+
 pub struct World {
     pub dir: tempfile::TempDir,
     pub origin: Repo,

@@ -6,8 +6,9 @@
 //! ```
 //! The same stretches make a bsdiff patch, which says how each byte differs, or copies, where most do not.
 
-use super::matcher::{Index, common};
+use super::matcher::Index;
 use crate::Checksum;
+use crate::equal::common;
 
 /// A stretch of the new file beside one of the old, and how many bytes follow that are beside nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

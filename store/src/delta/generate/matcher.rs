@@ -7,6 +7,8 @@
 //! Every `step`-th place is in the index: what it takes is bounded by a choice of `step`, and a match of 8 + `step`
 //! bytes is found wherever it begins.
 
+use crate::equal::{common, word};
+
 /// Bytes that a match must have at least.
 pub(super) const SEED: usize = 8;
 /// Candidates that are looked at for one place.
@@ -22,31 +24,6 @@ pub(super) struct Index<'a> {
     chain: Vec<u32>,
     shift: u32,
     step: usize,
-}
-
-/// The 8 bytes at `at`, which is not near the end.
-pub(super) fn word(bytes: &[u8], at: usize) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(word)
-}
-
-/// How many bytes at `a` of one and `b` of the other are equal.
-pub(super) fn common(one: &[u8], a: usize, other: &[u8], b: usize) -> usize {
-    let (Some(one), Some(other)) = (one.get(a..), other.get(b..)) else { return 0 };
-    let most = one.len().min(other.len());
-    let mut len = 0;
-    while len + 8 <= most {
-        let differ = word(one, len) ^ word(other, len);
-        if differ != 0 {
-            return len + (differ.trailing_zeros() / 8) as usize;
-        }
-        len += 8;
-    }
-    while len < most && one[len] == other[len] {
-        len += 1;
-    }
-    len
 }
 
 /// Places to leave out so that an index over `len` bytes takes no more than a quarter of a gigabyte.
@@ -116,12 +93,6 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        #[test]
-        fn common_counts(one in prop::collection::vec(0..2u8, 0..60), other in prop::collection::vec(0..2u8, 0..60), a in 0..70usize, b in 0..70usize) {
-            let slow = one.iter().skip(a).zip(other.iter().skip(b)).take_while(|(x, y)| x == y).count();
-            prop_assert_eq!(common(&one, a, &other, b), slow);
-        }
-
         #[test]
         fn a_match_is_one(old in prop::collection::vec(0..3u8, 0..400), new in prop::collection::vec(0..3u8, 0..100), at in 0..110usize) {
             let (place, len) = Index::new(&old).longest(&new, at);

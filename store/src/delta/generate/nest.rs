@@ -13,7 +13,7 @@ use std::io::Read as _;
 use super::New;
 use super::diff::{Piece, align, copies};
 use super::encode::{Form, Limits, content, estimate, own};
-use super::matcher::word;
+use crate::equal::word;
 use crate::{Checksum, Error, Repo};
 
 /// Outer files are at least this large.

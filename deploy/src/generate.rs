@@ -1,4 +1,5 @@
-//! `host generate`: shell completions and manual pages, made from the command line's own definition.
+//! `generate`, a verb of `host` and of `slipway` alike: shell completions and manual pages, made from the command
+//! line's own definition.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use anyhow::Context;
 use clap_complete::Shell;
 use sys::Exit;
 
+/// What to make.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -28,6 +30,7 @@ enum What {
     },
 }
 
+/// Makes it from `command`, the definition of the whole command line.
 pub fn run(args: Args, mut command: clap::Command) -> anyhow::Result<Exit> {
     let shell = match args.what {
         What::Bash => Shell::Bash,
