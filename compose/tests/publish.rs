@@ -84,10 +84,15 @@ fn what_was_replaced_lately_is_spared() {
     world.ok(publish);
     let public = world.whole("public");
     assert!(has(&public, &one) && has(&public, &three) && !has(&public, &two), "only what was published is there");
+    let sizes = |commit: &Checksum| world.path("public").join(store::update::sizes_path(commit));
+    assert!(sizes(&one).is_file() && sizes(&three).is_file());
+    let detached = public.load_detached(&three).unwrap().unwrap_or_default();
+    assert!(!detached.contains_key(store::commit::SIZES), "every pull fetches the signatures");
     long_ago(&world.path("public"));
     world.ok(&format!("{publish} --grace 0"));
     let public = world.whole("public");
     assert!(!has(&public, &one) && has(&public, &three), "nobody reads it any more");
+    assert!(!sizes(&one).exists() && sizes(&three).is_file());
     assert_eq!(public.read_ref("os/test").unwrap(), Some(three));
 }
 

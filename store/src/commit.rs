@@ -61,7 +61,7 @@ impl Builder {
     /// Records the size of every object. Only an archive knows them: elsewhere this changes nothing.
     pub fn record_sizes(&mut self, repo: &Repo) -> Result<(), Error> {
         if repo.mode() == Mode::Archive {
-            let sizes = sizes(repo, &self.root_tree, &self.root_meta)?;
+            let sizes = sizes(repo, &self.root_tree, &self.root_meta)?.iter().map(Size::encode).collect();
             self.metadata.insert(SIZES.to_owned(), Value::BytesArray(sizes));
         }
         Ok(())
@@ -107,7 +107,8 @@ pub struct Size {
 }
 
 impl Size {
-    fn encode(&self) -> Vec<u8> {
+    /// An entry of `ostree.sizes`.
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = self.checksum.0.to_vec();
         push_varint(&mut bytes, self.archived);
         push_varint(&mut bytes, self.unpacked);
@@ -156,8 +157,8 @@ pub fn recorded_sizes(metadata: &Dict) -> Option<Vec<Size>> {
     metadata.get(SIZES)?.as_bytes_array()?.iter().map(|entry| Size::decode(entry)).collect()
 }
 
-/// The size of every object of a tree in an archive, as commits and publishers record them.
-pub fn sizes(repo: &Repo, tree: &Checksum, meta: &Checksum) -> Result<Vec<Vec<u8>>, Error> {
+/// The size of every object of a tree in an archive.
+pub fn sizes(repo: &Repo, tree: &Checksum, meta: &Checksum) -> Result<Vec<Size>, Error> {
     let mut objects = Objects::default();
     repo.reach(tree, meta, &mut objects)?;
     let mut all = Vec::new();
@@ -175,7 +176,7 @@ pub fn sizes(repo: &Repo, tree: &Checksum, meta: &Checksum) -> Result<Vec<Vec<u8
         all.push(Size { checksum: *checksum, archived, unpacked, kind: ObjectType::File });
     }
     all.sort_by_key(|size| (size.checksum, size.kind));
-    Ok(all.iter().map(Size::encode).collect())
+    Ok(all)
 }
 
 /// Checks that a commit may be deployed under the name it was asked for.

@@ -5,16 +5,16 @@ mod common;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use common::{REF, World, content, healthy, text, tree};
+use common::{REF, World, content, healthy, noise, text, tree};
 use store::commit::Builder;
 use store::fsck::{self, fsck};
-use store::import;
-use store::pull::{self, Network, Options, Progress, PullError};
+use store::pull::{self, Ahead, Missing, Network, Options, Outcome, Progress, PullError};
+
 use store::serve::{self, FailAfter};
 use store::sign::{Keyring, SecretKey, VerifyError, sign_commit};
-use store::{Checksum, DirMeta, DirTree, FileMeta, Mode, ObjectType};
+use store::{Checksum, DirMeta, DirTree, FileMeta, Mode, ObjectType, Repo, import, update};
 
 #[test]
 fn a_pull_brings_everything_once_with_exact_progress() {
@@ -48,10 +48,10 @@ fn a_pull_brings_everything_once_with_exact_progress() {
     let remote_options = world.options(&server.url());
     let remote = pull::Remote::open(&remote_options).unwrap();
     let verified = remote.commit(REF, &target).unwrap();
-    let missing = remote.missing(&verified, &target).unwrap();
+    let ahead = remote.ahead(REF, &verified, &target).unwrap();
     let outcome = remote.fetch(REF, &verified, &target).unwrap();
     assert_eq!(outcome.commit, newer);
-    assert_eq!((missing.objects, missing.bytes), (outcome.fetched, outcome.bytes));
+    assert_eq!(ahead, Some(Ahead::Objects(Missing { objects: outcome.fetched, bytes: outcome.bytes })));
     // os-release, tool; the dirtrees of /, etc, usr, usr/bin.
     assert_eq!(outcome.fetched, 6);
 }
@@ -235,37 +235,166 @@ fn path_traversal_in_a_dirtree_is_refused() {
     assert!(!target.has(ObjectType::DirTree, &tree));
 }
 
-#[test]
-fn sizes_beside_the_signatures_tell_and_do_not_bind() {
-    let world = World::new();
-    // A commit from a repository that compresses nothing cannot know the sizes; its publisher does.
+/// A commit from a repository that compresses nothing cannot know the sizes of its objects; its publisher does.
+fn commit_without_sizes(world: &World) -> Checksum {
     let tree = import::tree(&world.origin, &tree(3)).unwrap();
     let commit = Builder::new(tree.root_tree, tree.root_meta, 2000).bind(REF).write(&world.origin).unwrap();
     sign_commit(&world.origin, &commit, &world.key).unwrap();
-    let sizes = store::commit::sizes(&world.origin, &tree.root_tree, &tree.root_meta).unwrap();
-    let mut detached = world.origin.load_detached(&commit).unwrap().unwrap();
-    detached.insert(store::commit::SIZES.into(), store::Value::BytesArray(sizes));
-    world.origin.write_detached(&commit, &detached).unwrap();
     world.origin.set_ref(REF, &commit).unwrap();
+    commit
+}
+
+fn sizes_of(world: &World, commit: &Checksum) -> Vec<store::commit::Size> {
+    let commit = world.origin.load_commit(commit).unwrap();
+    store::commit::sizes(&world.origin, &commit.root_tree, &commit.root_meta).unwrap()
+}
+
+/// Pulls, and returns what was told before the first file came, what was told last, and what was done.
+fn watched(world: &World, url: &str, target: &Repo) -> (Option<Progress>, Progress, Outcome) {
+    let seen: Mutex<Vec<Progress>> = Mutex::default();
+    let progress = |p: &Progress| seen.lock().unwrap().push(*p);
+    let outcome = pull::http(&Options { progress: Some(&progress), ..world.options(url) }, target).unwrap();
+    let seen = seen.into_inner().unwrap();
+    (seen.iter().find(|p| p.bytes_total.is_some()).copied(), *seen.last().unwrap(), outcome)
+}
+
+#[test]
+fn sizes_in_a_file_of_their_own_tell_and_do_not_bind() {
+    let world = World::new();
+    let commit = commit_without_sizes(&world);
+    let file = world.origin.path().join(update::sizes_path(&commit));
     let server = world.serve(serve::Options::default());
+
+    // Nobody says them: no total, and nothing else is different.
+    let target = world.target("missing", Mode::BareUser);
+    let (first, last, without) = watched(&world, &server.url(), &target);
+    assert_eq!((first, last.objects_total), (None, without.fetched));
+
+    update::record_sizes(&world.origin, &commit).unwrap();
+    let good = fs::read(&file).unwrap();
+    assert!(good.len() < 44 + 12 * without.fetched as usize, "{} bytes", good.len());
+    let target = world.target("present", Mode::BareUser);
     let options = world.options(&server.url());
     let remote = pull::Remote::open(&options).unwrap();
-    let target = world.target("t", Mode::BareUser);
     let verified = remote.commit(REF, &target).unwrap();
-    let missing = remote.missing(&verified, &target).unwrap();
-    let outcome = remote.fetch(REF, &verified, &target).unwrap();
-    assert_eq!((missing.objects, missing.bytes), (outcome.fetched, outcome.bytes));
+    let ahead = remote.ahead(REF, &verified, &target).unwrap();
+    let (first, last, outcome) = watched(&world, &server.url(), &target);
+    let first = first.unwrap();
+    assert_eq!((first.objects, first.bytes), (0, 0), "known before the first object comes");
+    assert_eq!((first.objects_total, first.bytes_total), (outcome.fetched, Some(outcome.bytes)));
+    assert_eq!((last.objects, Some(last.bytes)), (outcome.fetched, last.bytes_total));
+    assert_eq!(ahead, Some(Ahead::Objects(Missing { objects: outcome.fetched, bytes: outcome.bytes })));
+    assert_eq!((outcome.fetched, outcome.bytes), (without.fetched, without.bytes));
+    assert_eq!(remote.ahead(REF, &verified, &target).unwrap(), Some(Ahead::Objects(Missing::default())));
+
+    // A mirror says them too.
+    let mirror = world.target("mirror", Mode::Archive);
+    pull::http(&options, &mirror).unwrap();
+    assert_eq!(fs::read(mirror.path().join(update::sizes_path(&commit))).unwrap(), good);
+
+    // Whatever is in the file, the pull succeeds and what is accepted stays the same.
+    let one_byte_each = |good: &[u8]| {
+        let mut bytes = good[..44].to_vec();
+        let mut rest = &good[44..];
+        while !rest.is_empty() {
+            bytes.extend_from_slice(&rest[..6]);
+            bytes.push(1);
+            rest = &rest[6 + rest[6..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 1..];
+        }
+        bytes
+    };
+    let mut other = good.clone();
+    other[8] ^= 1;
+    let mut absurd = good.clone();
+    absurd[40..44].fill(0xff);
+    for (name, bytes) in [
+        ("truncated", good[..good.len() / 2].to_vec()),
+        ("empty", Vec::new()),
+        ("huge", vec![0; 9 << 20]),
+        ("wrong-sizes", one_byte_each(&good)),
+        ("another-commits", other),
+        ("absurd-count", absurd),
+        ("noise", noise(1, 5000)),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        let target = world.target(name, Mode::BareUser);
+        let (first, _, outcome) = watched(&world, &server.url(), &target);
+        assert_eq!((outcome.fetched, outcome.bytes), (without.fetched, without.bytes), "{name}");
+        assert_eq!(first.is_some(), name == "wrong-sizes", "{name}");
+        healthy(&target);
+    }
+    // Nor is one that the server does not give.
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let target = world.target("directory", Mode::BareUser);
+    assert_eq!(watched(&world, &server.url(), &target).2.fetched, without.fetched);
+}
+
+#[test]
+fn sizes_are_fetched_only_where_objects_are() {
+    let world = World::new();
+    let first = world.origin.read_ref(REF).unwrap().unwrap();
+    let target = world.target("t", Mode::BareUser);
+    pull::local(&world.origin, &target, &first).unwrap();
+    target.set_ref(&format!("default:{REF}"), &first).unwrap();
+    let commit = commit_without_sizes(&world);
+    update::record_sizes(&world.origin, &commit).unwrap();
+    update::publish(&world.origin, &world.origin, Some(&first), &commit, &update::Options::default()).unwrap();
+    let log = Log::default();
+    let server = world.serve(serve::Options { log: Some(Box::new(log.clone())), ..serve::Options::default() });
+    pull::http(&world.options(&server.url()), &target).unwrap();
+    healthy(&target);
+    let asked = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(asked.contains(".update") && !asked.contains("/sizes"), "{asked}");
+    let other = world.target("other", Mode::BareUser);
+    pull::http(&world.options(&server.url()), &other).unwrap();
+    let asked = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(asked.contains("/sizes"), "{asked}");
+    // A second pull asks for nothing but ref, commit and signatures.
+    let before = server.requests();
+    pull::http(&world.options(&server.url()), &other).unwrap();
+    assert_eq!(server.requests() - before, 3);
+}
+
+/// What a server logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// As publishers wrote them once.
+#[test]
+fn sizes_beside_the_signatures_tell_and_do_not_bind() {
+    let world = World::new();
+    let commit = commit_without_sizes(&world);
+    let sizes = sizes_of(&world, &commit);
+    let mut detached = world.origin.load_detached(&commit).unwrap().unwrap();
+    let entries = sizes.iter().map(store::commit::Size::encode).collect();
+    detached.insert(store::commit::SIZES.into(), store::Value::BytesArray(entries));
+    world.origin.write_detached(&commit, &detached).unwrap();
+    let server = world.serve(serve::Options::default());
+    let target = world.target("t", Mode::BareUser);
+    let (first, _, outcome) = watched(&world, &server.url(), &target);
+    let first = first.unwrap();
+    assert_eq!((first.objects_total, first.bytes_total), (outcome.fetched, Some(outcome.bytes)));
     let kept = target.load_detached(&commit).unwrap().unwrap();
     assert!(kept.contains_key(store::sign::KEY) && !kept.contains_key(store::commit::SIZES));
 
     // Nothing signs them: wrong ones change what is shown, never what is accepted.
-    let wrong = store::commit::recorded_sizes(&detached).unwrap();
-    let entry = |checksum: &Checksum| [&checksum.0[..], &[1, 1, 1]].concat();
-    let lies = wrong.iter().filter(|s| s.kind == ObjectType::File).map(|s| entry(&s.checksum)).collect();
+    let lies = sizes.iter().map(|size| store::commit::Size { archived: 1, unpacked: 1, ..*size }.encode()).collect();
     detached.insert(store::commit::SIZES.into(), store::Value::BytesArray(lies));
     world.origin.write_detached(&commit, &detached).unwrap();
     let other = world.target("other", Mode::BareUser);
-    pull::http(&options, &other).unwrap();
+    pull::http(&world.options(&server.url()), &other).unwrap();
     healthy(&other);
 }
 

@@ -19,4 +19,4 @@ mod report;
 pub use cmd::{Cmd, CmdError, Output};
 pub use exit::{Exit, Refused, main_exit};
 pub use lock::{Lock, LockError};
-pub use report::{Progress, Reporter};
+pub use report::{Progress, Reporter, size};

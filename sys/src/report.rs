@@ -42,9 +42,7 @@ impl Reporter {
         } else if total == 0 {
             ProgressBar::new_spinner().with_message(name.clone())
         } else {
-            let style = ProgressStyle::with_template("  {msg:24} [{bar:30}] {percent:>3}% {elapsed:>4}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(total).with_style(style).with_message(name.clone())
+            ProgressBar::new(total).with_style(style()).with_message(name.clone())
         };
         if total == 0 {
             bar.enable_steady_tick(Duration::from_millis(200));
@@ -65,10 +63,32 @@ impl Reporter {
     }
 }
 
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("  {msg:24} [{bar:30}] {percent:>3}% {elapsed:>4}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
 impl Progress {
     /// Advances the bar.
     pub fn inc(&self, amount: u64) {
         self.bar.inc(amount);
+    }
+
+    /// Moves the bar to `done` of `total`, which may become known, or larger, while the step runs. Threads may tell in
+    /// any order: the bar never goes back.
+    pub fn reach(&self, done: u64, total: Option<u64>) {
+        if let Some(total) = total.filter(|total| Some(*total) != self.bar.length()) {
+            if self.bar.length().is_none() {
+                self.bar.set_style(style());
+            }
+            self.bar.set_length(total);
+        }
+        self.bar.inc(done.saturating_sub(self.bar.position()));
+    }
+
+    /// Ends a step that moved objects from one repository to another.
+    pub fn transferred(self, objects: u64, bytes: u64) {
+        self.done(format!("{objects} objects, {}", size(bytes)));
     }
 
     /// Ends the step: its line is printed with `detail` and the time it took.
@@ -80,6 +100,34 @@ impl Progress {
         }
         if let Ok(mut steps) = self.reporter.steps.lock() {
             steps.push((self.name.clone(), took));
+        }
+    }
+}
+
+/// A size as people read it: `1 byte`, `999 bytes`, `1.2 kB`: powers of 1000, one digit, and before them a space that no line breaks at.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        1 => return "1 byte".to_owned(),
+        0..1000 => return format!("{bytes} bytes"),
+        _ => {}
+    }
+    let mut size = bytes as f64 / 1000.0;
+    for unit in ["kB", "MB", "GB", "TB", "PB"] {
+        if size < 1000.0 {
+            return format!("{size:.1}\u{a0}{unit}");
+        }
+        size /= 1000.0;
+    }
+    format!("{size:.1}\u{a0}EB")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes_have_one_digit_and_a_unit() {
+        let cases = [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.0 kB"), (61_940_000, "61.9 MB")];
+        for (bytes, text) in cases {
+            assert_eq!(super::size(bytes).replace('\u{a0}', " "), text);
         }
     }
 }

@@ -59,7 +59,6 @@ fn from_remote(session: &mut Session, args: &Args) -> anyhow::Result<()> {
     let options = options(session, &origin, true)?;
     let remote = Remote::open(&options).map_err(pull_error)?;
     let verified = search(&remote, session, &origin.name, &args.target)?;
-    let missing = remote.missing(&verified, &session.repo);
     let label = label(&verified);
     if args.change.dry_run {
         eprintln!("pull {label} ({}) from {}, then stage it", verified.checksum.short(), origin.url);
@@ -67,7 +66,7 @@ fn from_remote(session: &mut Session, args: &Args) -> anyhow::Result<()> {
     }
     // By its checksum: the remembered ref stays where the channel is.
     let by_commit = super::upgrade::Origin { url: origin.url.clone(), name: verified.checksum.to_string() };
-    fetch(&options, &by_commit, &verified, session, &label, missing)?;
+    fetch(&options, &by_commit, &verified, session, &label)?;
     let bad = if args.allow_bad { Bad::Allow } else { Bad::Refuse };
     let changed = stage(session, &origin, &verified, Downgrade::Allow, bad)?;
     if args.change.json {

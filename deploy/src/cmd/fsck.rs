@@ -84,8 +84,7 @@ fn repair(session: &mut Session) -> anyhow::Result<Report> {
     look(session, Damaged::Remove)?;
     for (verified, label) in &offered {
         let by_commit = Origin { url: origin.url.clone(), name: verified.checksum.to_string() };
-        let missing = remote.missing(verified, &session.repo);
-        fetch(&options, &by_commit, verified, session, label, missing)?;
+        fetch(&options, &by_commit, verified, session, label)?;
     }
     let report = look(session, Damaged::Keep)?;
     let damaged = |kind: &str, name: &str| report.findings.iter().any(|f| f.kind == kind && f.name == name);

@@ -8,7 +8,7 @@ use ::deploy::{Machine, status};
 use anyhow::Context;
 use base64::Engine as _;
 use serde_json::{Value, json};
-use store::pull::{self, Options, Outcome, PullError, Remote, Verified};
+use store::pull::{self, Ahead, Options, Outcome, PullError, Remote, Verified};
 use sys::{Exit, Refused, Reporter};
 
 use super::change::restart;
@@ -103,7 +103,11 @@ pub fn signer(key: Option<&store::sign::PublicKey>) -> Option<String> {
 }
 
 /// What the remote has.
-pub fn offer(machine: &Machine, verified: &Verified, missing: Option<pull::Missing>) -> Value {
+pub fn offer(machine: &Machine, verified: &Verified, ahead: Option<Ahead>) -> Value {
+    let objects = match ahead {
+        Some(Ahead::Objects(missing)) => Some(missing.objects),
+        _ => None,
+    };
     json!({
         "commit": verified.checksum,
         "version": verified.commit.version(),
@@ -112,8 +116,8 @@ pub fn offer(machine: &Machine, verified: &Verified, missing: Option<pull::Missi
         "new": machine.booted.commit != verified.checksum
             && machine.staged().is_none_or(|d| d.id.commit != verified.checksum),
         "bad": machine.bad.commits.get(&verified.checksum.to_string()).map(|m| m.reason.clone()),
-        "objects": missing.map(|m| m.objects),
-        "bytes": missing.map(|m| m.bytes),
+        "objects": objects,
+        "bytes": ahead.map(Ahead::bytes),
     })
 }
 
@@ -131,15 +135,17 @@ pub fn run(root: &Root, args: Args) -> anyhow::Result<Exit> {
     let remote = Remote::open(&options).map_err(pull_error)?;
     let verified =
         remote.commit(&origin.name, &session.repo).map_err(|error| keys::rotated(error, &remote, &session))?;
-    let missing = remote.missing(&verified, &session.repo);
-    let offer = offer(&session.machine, &verified, missing);
+    // Asked only by who looks and does not fetch: a pull finds it out on its way.
+    let looks = args.check || args.change.dry_run;
+    let ahead = if looks { remote.ahead(&origin.name, &verified, &session.repo).map_err(pull_error)? } else { None };
+    let offer = offer(&session.machine, &verified, ahead);
     let label = label(&verified);
     let is_new = offer["new"].as_bool().unwrap_or(true);
     if args.check {
         if args.change.json {
             print_json(&offer);
         } else if is_new {
-            println!("{label} is available{}", to_fetch(missing));
+            println!("{label} is available{}", to_fetch(ahead));
         } else {
             println!("{label} is the newest, and here");
         }
@@ -151,7 +157,7 @@ pub fn run(root: &Root, args: Args) -> anyhow::Result<Exit> {
     }
     if args.change.dry_run {
         if is_new {
-            eprintln!("pull {label} from {} {}{}, then stage it", origin.url, origin.name, to_fetch(missing));
+            eprintln!("pull {label} from {} {}{}, then stage it", origin.url, origin.name, to_fetch(ahead));
         } else {
             eprintln!("nothing to do: {label} is here");
         }
@@ -160,7 +166,7 @@ pub fn run(root: &Root, args: Args) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Done);
     }
-    let outcome = fetch(&options, &origin, &verified, &session, &label, missing)?;
+    let outcome = fetch(&options, &origin, &verified, &session, &label)?;
     if args.download_only {
         eprintln!("{label} is here; `host upgrade` stages it");
         if args.change.json {
@@ -192,40 +198,32 @@ pub fn label(verified: &Verified) -> String {
     verified.commit.version().map_or_else(|| verified.checksum.to_string()[..10].to_owned(), str::to_owned)
 }
 
-fn to_fetch(missing: Option<pull::Missing>) -> String {
-    match missing {
-        Some(m) => format!(": {} objects, {:.1} MB to fetch", m.objects, m.bytes as f64 / 1e6),
+fn to_fetch(ahead: Option<Ahead>) -> String {
+    match ahead {
+        Some(Ahead::Objects(missing)) => {
+            format!(": {} objects, {} to fetch", missing.objects, sys::size(missing.bytes))
+        }
+        Some(Ahead::Update(bytes)) => format!(": an update of {} to fetch", sys::size(bytes)),
         None => String::new(),
     }
 }
 
-/// Fetches with a progress bar whose total is known from the start.
+/// Fetches with a progress bar whose total is known before the first file comes.
 pub fn fetch(
     options: &Options<'_>,
     origin: &Origin,
     verified: &Verified,
     session: &Session,
     label: &str,
-    missing: Option<pull::Missing>,
 ) -> anyhow::Result<Outcome> {
-    let reporter = Reporter::new();
-    if missing.is_some_and(|m| m.objects > 0) {
-        reporter.note(format!("{label}{}", to_fetch(missing)));
-    }
-    let step = reporter.step(format!("pull {label}"), missing.map_or(0, |m| m.bytes));
-    let shown = std::sync::Mutex::new(0_u64);
-    let progress = |now: &pull::Progress| {
-        if let Ok(mut shown) = shown.lock() {
-            step.inc(now.bytes.saturating_sub(*shown));
-            *shown = now.bytes.max(*shown);
-        }
-    };
+    let step = Reporter::new().step(format!("pull {label}"), 0);
+    let progress = |now: &pull::Progress| step.reach(now.bytes, now.bytes_total);
     let mut options = options.clone();
     options.progress = Some(&progress);
     let remote = Remote::open(&options).map_err(pull_error)?;
     let outcome = remote.fetch(&origin.name, verified, &session.repo).map_err(pull_error)?;
     drop(remote);
-    step.done(format!("{} objects, {:.1} MB", outcome.fetched, outcome.bytes as f64 / 1e6));
+    step.transferred(outcome.fetched, outcome.bytes);
     Ok(outcome)
 }
 

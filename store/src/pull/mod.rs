@@ -19,18 +19,19 @@ mod objects;
 mod queue;
 mod remote;
 mod select;
+mod sizes;
 mod summary;
 pub mod ways;
 
 use std::collections::BTreeMap;
 
-use crate::commit::{self, Size};
+use crate::commit::Size;
 use crate::object::{Commit, ObjectType};
 use crate::repo::{Staging, Verity};
 use crate::sign::PublicKey;
 use crate::sign::trust::{Signer, Trust};
 use crate::value::{self, Dict};
-use crate::{Checksum, Mode, Repo};
+use crate::{Checksum, Repo};
 
 pub use client::{Login, Network};
 pub use error::{PullError, Transport};
@@ -47,12 +48,12 @@ pub(crate) use ways::{Arrived, Context};
 pub struct Progress {
     /// Objects that have arrived.
     pub objects: u64,
-    /// Objects to fetch. Where the commit records their sizes, known before the first is fetched; else 0 until every
-    /// directory is known.
+    /// Objects to fetch. Where the commit or its publisher says their sizes, known before the first is fetched; else 0
+    /// until every directory is known.
     pub objects_total: u64,
     /// Bytes that have arrived.
     pub bytes: u64,
-    /// Bytes to fetch, where the commit records the sizes of its objects.
+    /// Bytes to fetch: of an update or a delta, or of the objects where the commit or its publisher says their sizes.
     pub bytes_total: Option<u64>,
 }
 
@@ -186,50 +187,32 @@ pub struct Verified {
     pub signers: Vec<Signer>,
 }
 
-/// What is still to be fetched of a commit, as far as the sizes it records tell.
+/// Objects of a commit that are not here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Missing {
-    /// Objects that are not here.
+    /// How many.
     pub objects: u64,
     /// Bytes to fetch.
     pub bytes: u64,
-    /// Bytes they will occupy.
-    pub unpacked: u64,
 }
 
-impl Verified {
-    /// The sizes of the commit's objects, and whether a signature covers them. A commit made where nothing is
-    /// compressed does not know them; who publishes it writes them beside its signatures. Those are good for progress
-    /// and for a look at the free space, and nothing is refused because of them.
-    fn sizes(&self) -> Option<(Vec<Size>, bool)> {
-        match commit::recorded_sizes(&self.commit.metadata) {
-            Some(sizes) => Some((sizes, true)),
-            None => Some((commit::recorded_sizes(self.detached.as_ref()?)?, false)),
+/// What a pull of a commit would fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// One file of so many bytes, which the objects are made from.
+    Update(u64),
+    /// Objects, or a static delta that is smaller.
+    Objects(Missing),
+}
+
+impl Ahead {
+    /// Bytes to fetch.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Ahead::Update(bytes) => bytes,
+            Ahead::Objects(missing) => missing.bytes,
         }
     }
-
-    /// Counts the objects that `repo` lacks; `None` when nobody recorded sizes.
-    pub fn missing(&self, repo: &Repo) -> Option<Missing> {
-        Some(count_missing(repo, &self.sizes()?.0))
-    }
-}
-
-fn count_missing(repo: &Repo, sizes: &[Size]) -> Missing {
-    let mut missing = Missing::default();
-    for size in sizes {
-        if !repo.has(size.kind, &size.checksum) {
-            missing.objects += 1;
-            missing.bytes = missing.bytes.saturating_add(size.archived);
-            missing.unpacked = missing.unpacked.saturating_add(occupied(repo, size));
-        }
-    }
-    missing
-}
-
-fn occupied(repo: &Repo, size: &Size) -> u64 {
-    let bytes = if repo.mode() == Mode::Archive { size.archived } else { size.unpacked };
-    // Whole blocks, and one for the inode and its xattrs; a Merkle tree adds less than a hundredth.
-    (bytes / 4096 + 2).saturating_mul(4096).saturating_add(bytes / 100)
 }
 
 /// A source, the repository that objects go to, and what is accepted: what every pull consists of.

@@ -1,18 +1,20 @@
 //! The walk over a commit's tree that fetches what is missing.
 //!
 //! ```text
-//! shorter ways (see `ways`) -> every dirtree and dirmeta, from the root -> every file, the largest first -> commit
+//! shorter ways (see `ways`) -> how much there is (`sizes`) -> every dirtree and dirmeta, from the root
+//!     -> every file, the largest first -> commit
 //! ```
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::meter::Meter;
 use super::select::Below;
+use super::sizes::Sizes;
 use super::ways::{self, Context};
-use super::{Accept, Outcome, PullError, Session, Source as _, Verified, count_missing, queue, verified_metadata};
-use crate::commit::{self, Size};
+use super::{Accept, Outcome, PullError, Session, Source as _, Verified, queue, verified_metadata};
+use crate::commit;
 use crate::import::lock;
 use crate::object::{Commit, DirMeta, DirTree, ObjectType};
 use crate::repo::Staging;
@@ -25,9 +27,7 @@ const BATCH: u64 = 64 << 20;
 struct Job<'a> {
     session: &'a Session<'a>,
     staging: &'a Staging<'a>,
-    sizes: HashMap<(ObjectType, Checksum), Size>,
-    /// Whether an object of another size is to be refused.
-    signed: bool,
+    sizes: Option<Sizes>,
     meter: &'a Meter<'a>,
     present: AtomicU64,
     flushing: Mutex<()>,
@@ -42,9 +42,9 @@ pub(super) fn fetch_objects(
 ) -> Result<Outcome, PullError> {
     let Session { source, repo, ref rules, .. } = *session;
     let wants_all = rules.select.whole();
-    let (sizes, signed) = verified.sizes().map_or((None, false), |(sizes, signed)| (Some(sizes), signed));
-    if let Some(missing) = sizes.as_ref().filter(|_| signed && wants_all).map(|sizes| count_missing(repo, sizes)) {
-        check_space(repo, missing.unpacked)?;
+    let mut sizes = Sizes::recorded(verified);
+    if let Some(needed) = sizes.as_ref().filter(|_| wants_all).and_then(|sizes| sizes.space(repo)) {
+        check_space(repo, needed)?;
     }
     let partial = repo.partial_path(&verified.checksum);
     let state = |e| Error::io(format!("writing {}", partial.display()), e);
@@ -57,6 +57,7 @@ pub(super) fn fetch_objects(
 
     let staging = repo.stage_with(rules.verity)?;
     let meter = Meter::new(rules.progress);
+    let mut came = false;
     if !whole && wants_all && !rules.select.bareuseronly && rules.ways != ways::Allowed::OBJECTS {
         let bases = ways::bases(repo, current, verified)?;
         let context = Context {
@@ -70,25 +71,22 @@ pub(super) fn fetch_objects(
             threads: rules.threads,
             meter: &meter,
         };
-        let taken = ways::take(ways::WAYS, rules.ways, &context)?;
-        if !rules.ways.objects && !taken.done {
+        came = ways::take(ways::WAYS, rules.ways, &context)?.done;
+        if !rules.ways.objects && !came {
             return Err(PullError::NoWay { commit: verified.checksum });
         }
     }
+    let told = sizes.is_none() && wants_all && !whole && !came;
+    if told {
+        sizes = Sizes::published(source.files(), &verified.checksum);
+    }
     if let Some(sizes) = sizes.as_ref().filter(|_| wants_all) {
-        let missing = count_missing(repo, sizes);
+        let missing = sizes.missing(repo)?;
         meter.expect_objects(missing.objects);
         meter.expect(missing.bytes);
     }
-    let job = Job {
-        session,
-        staging: &staging,
-        sizes: sizes.into_iter().flatten().map(|size| ((size.kind, size.checksum), size)).collect(),
-        signed,
-        meter: &meter,
-        present: AtomicU64::new(0),
-        flushing: Mutex::new(()),
-    };
+    let job =
+        Job { session, staging: &staging, sizes, meter: &meter, present: AtomicU64::new(0), flushing: Mutex::new(()) };
     let result = if rules.select.commit_only { Ok(Vec::new()) } else { job.run(&verified.commit) };
     // What has arrived is valid and stays, whatever happened to the rest.
     let flushed = staging.flush();
@@ -108,6 +106,10 @@ pub(super) fn fetch_objects(
             detached.remove(commit::SIZES);
         }
         repo.write_detached(&verified.checksum, &detached)?;
+    }
+    // A mirror has the same objects and says so.
+    if told && job.sizes.is_some() && repo.mode() == Mode::Archive {
+        crate::update::record_sizes(repo, &verified.checksum)?;
     }
     if wants_all {
         sys::file::remove(&partial).map_err(state)?;
@@ -159,13 +161,10 @@ impl Job<'_> {
         self.present.fetch_add(present.len() as u64, Ordering::Relaxed);
         self.meter.expect_objects(todo.len() as u64);
         // The queue takes from the end: the largest first, so that none is left alone at last.
-        todo.sort_by_key(|file| (self.size(ObjectType::File, file).map(|s| s.archived), *file));
+        let bytes = |file: &Checksum| self.sizes.as_ref().and_then(|sizes| sizes.archived(ObjectType::File, file));
+        todo.sort_by_cached_key(|file| (bytes(file), *file));
         queue::run(threads, todo.clone(), |file, _| self.file(&file))?;
         Ok(todo)
-    }
-
-    fn size(&self, kind: ObjectType, checksum: &Checksum) -> Option<&Size> {
-        self.sizes.get(&(kind, *checksum))
     }
 
     fn directory(
@@ -237,7 +236,7 @@ impl Job<'_> {
 
     fn file(&self, checksum: &Checksum) -> Result<(), PullError> {
         let accept = Accept {
-            size: self.size(ObjectType::File, checksum).filter(|_| self.signed),
+            size: self.sizes.as_ref().and_then(|sizes| sizes.signed(ObjectType::File, checksum)),
             bareuseronly: self.session.rules.select.bareuseronly,
         };
         let cached = self.session.caches.iter().filter(|cache| cache.has(ObjectType::File, checksum));

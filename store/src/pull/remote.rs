@@ -8,9 +8,11 @@ use super::client::Network;
 use super::http::Http;
 use super::local::Local;
 use super::select::Select;
+use super::sizes::Sizes;
 use super::summary::Fetched;
-use super::ways::Allowed;
-use super::{Missing, OnProgress, Outcome, PullError, Rules, Session, Source, Transport, Verified};
+use super::ways::{self, Allowed};
+use super::{Ahead, Missing, OnProgress, Outcome, PullError, Rules, Session, Source, Transport, Verified};
+use crate::object::ObjectType;
 use crate::repo::Verity;
 use crate::sign::Keyring;
 use crate::sign::trust::Trust;
@@ -188,9 +190,21 @@ impl<'a> Remote<'a> {
         None
     }
 
-    /// What is missing here of a commit, where its sizes were recorded.
-    pub fn missing(&self, verified: &Verified, repo: &Repo) -> Option<Missing> {
-        verified.missing(repo)
+    /// What a pull of `name` would fetch: the update where there is one, else the objects where somebody says their sizes.
+    /// What an interrupted pull brought already counts as if it were missing.
+    pub fn ahead(&self, name: &str, verified: &Verified, repo: &Repo) -> Result<Option<Ahead>, PullError> {
+        if repo.has(ObjectType::Commit, &verified.checksum) && !repo.is_partial(&verified.checksum) {
+            return Ok(Some(Ahead::Objects(Missing::default())));
+        }
+        let files = self.source.files();
+        if self.options.ways.updates && self.options.select.whole() && !self.options.select.bareuseronly {
+            let bases = ways::bases(repo, self.current(name, repo)?, verified)?;
+            if let Some((_, Some(size))) = crate::update::offered(files, &bases, &verified.checksum)? {
+                return Ok(Some(Ahead::Update(size)));
+            }
+        }
+        let sizes = Sizes::recorded(verified).or_else(|| Sizes::published(files, &verified.checksum));
+        sizes.map(|sizes| Ok(Ahead::Objects(sizes.missing(repo)?))).transpose()
     }
 
     /// Fetches what is missing of a commit, and remembers the ref.

@@ -25,13 +25,15 @@ use super::wire::{Catalogue, ENTRY, FileEntry, HEAD, MAX_CATALOGUE, Part, Table,
 use crate::import::lock;
 use crate::object::{Commit, DirTree};
 use crate::pull::PullError;
-use crate::pull::ways::{Arrived, Context};
+use crate::pull::ways::{Arrived, Context, Files};
 use crate::repo::{Content, Staging, Verity};
 use crate::sign::{Keyring, PublicKey};
 use crate::{Checksum, DirMeta, Error, FileMeta, ObjectType, Objects, Repo};
 
 /// Pending bytes at which objects are made durable: what a killed update loses at most.
 const BATCH: u64 = 64 << 20;
+/// Commits that a remote is asked for updates from.
+const MAX_BASES: usize = 4;
 /// Two threads keep within the memory that is promised.
 const THREADS: usize = 2;
 
@@ -455,37 +457,49 @@ impl Input for Remote<'_, '_> {
     }
 }
 
-/// The way of a pull that takes an update, where the remote has one from a commit that is here, or from nothing.
-pub fn way(context: &Context<'_>) -> Result<Arrived, PullError> {
-    let to = &context.to.checksum;
+/// The update that a remote has from a commit that is here, the likeliest first, or from nothing where nothing is here:
+/// its path, and its size where that is known.
+pub(crate) fn offered(
+    files: &dyn Files,
+    bases: &[Checksum],
+    to: &Checksum,
+) -> Result<Option<(String, Option<u64>)>, PullError> {
     let bases: Vec<Option<Checksum>> =
-        if context.bases.is_empty() { vec![None] } else { context.bases.iter().copied().map(Some).take(4).collect() };
+        if bases.is_empty() { vec![None] } else { bases.iter().copied().map(Some).take(MAX_BASES).collect() };
     for base in bases {
         let path = super::path(base.as_ref(), to);
-        if context.files.open(&path, 0, Some(HEAD as u64))?.is_none() {
-            continue;
+        if let Some(opened) = files.open(&path, 0, Some(HEAD as u64))? {
+            let size = opened.size;
+            return Ok(Some((path, size)));
         }
-        let remote = Remote { context, path, failure: Mutex::new(None) };
-        let applied = apply(&remote, context.staging, &context.to.commit);
-        if let Some(error) = lock(&remote.failure).take() {
-            return Err(error);
-        }
-        let from = context.files.locate(&remote.path);
-        return match applied {
-            Ok(applied) if applied.left == 0 => Ok(Arrived::Done),
-            Ok(_) => Ok(Arrived::Partly),
-            Err(UpdateError::Store(error)) => Err(error.into()),
-            Err(UpdateError::Io { what, source }) => {
-                Err(PullError::Fetch { what, from, source: crate::pull::Transport::Io(source) })
-            }
-            Err(error) => Err(PullError::Malformed {
-                what: "the update".into(),
-                from,
-                source: crate::value::Malformed(error.to_string()),
-            }),
-        };
     }
-    Ok(Arrived::NotOffered)
+    Ok(None)
+}
+
+/// The way of a pull that takes an update, where the remote has one.
+pub fn way(context: &Context<'_>) -> Result<Arrived, PullError> {
+    let Some((path, _)) = offered(context.files, context.bases, &context.to.checksum)? else {
+        return Ok(Arrived::NotOffered);
+    };
+    let remote = Remote { context, path, failure: Mutex::new(None) };
+    let applied = apply(&remote, context.staging, &context.to.commit);
+    if let Some(error) = lock(&remote.failure).take() {
+        return Err(error);
+    }
+    let from = context.files.locate(&remote.path);
+    match applied {
+        Ok(applied) if applied.left == 0 => Ok(Arrived::Done),
+        Ok(_) => Ok(Arrived::Partly),
+        Err(UpdateError::Store(error)) => Err(error.into()),
+        Err(UpdateError::Io { what, source }) => {
+            Err(PullError::Fetch { what, from, source: crate::pull::Transport::Io(source) })
+        }
+        Err(error) => Err(PullError::Malformed {
+            what: "the update".into(),
+            from,
+            source: crate::value::Malformed(error.to_string()),
+        }),
+    }
 }
 
 /// An update in a file.

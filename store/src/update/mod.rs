@@ -3,6 +3,7 @@
 //! ```text
 //! updates/TO/FROM.update        in a repository, and below its address: what a client that has FROM fetches for TO
 //! updates/TO/empty.update       the same for a client that has nothing
+//! updates/TO/sizes              bytes of each object of TO, for whoever fetches them one by one (`sizes`)
 //!
 //! generate   both commits -> pairs of files by path -> parts, on all cores      (pairs, matching, cpio, generate)
 //! apply      catalogue -> parts, a few at a time -> objects, each checked        (apply, base)
@@ -26,14 +27,18 @@ mod layer;
 mod matching;
 mod pairs;
 mod place;
+mod sizes;
 mod streams;
 mod wire;
 
 use crate::{Checksum, Error};
 
+pub(crate) use apply::offered;
 pub use apply::{Applied, Input, Inspected, apply, apply_file, inspect, way};
 pub use generate::{Options, PartReport, Report, generate};
 pub use place::{prune, publish};
+pub use sizes::record_sizes;
+pub(crate) use sizes::{MAX_SIZES, Sizes};
 
 /// Why an update was not made or applied.
 #[derive(Debug, thiserror::Error)]
@@ -73,4 +78,9 @@ pub enum UpdateError {
 /// Where the update between two commits lies, below a repository.
 pub fn path(from: Option<&Checksum>, to: &Checksum) -> String {
     format!("updates/{to}/{}.update", from.map_or_else(|| "empty".to_owned(), Checksum::to_hex))
+}
+
+/// Where the sizes of a commit's objects lie, below a repository.
+pub fn sizes_path(commit: &Checksum) -> String {
+    format!("updates/{commit}/sizes")
 }

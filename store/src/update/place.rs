@@ -1,9 +1,9 @@
-//! Where updates lie in a repository: `updates/TO/FROM.update`.
+//! Where updates lie in a repository: `updates/TO/FROM.update`, and beside them `sizes`.
 
 use std::path::Path;
 
 use super::generate::{Options, Report, generate};
-use super::{UpdateError, path};
+use super::{UpdateError, path, sizes_path};
 use crate::{Checksum, ObjectType, Repo};
 
 /// Generates an update from the commits in `source` and puts it where clients of `target` look for it. One that is
@@ -59,7 +59,9 @@ pub fn prune(repo: &Repo) -> Result<u64, UpdateError> {
         let gone = !repo.has(ObjectType::Commit, &to);
         for file in std::fs::read_dir(&dir).map_err(io(&dir))? {
             let file = file.map_err(io(&dir))?;
-            let half = file.path().extension().is_none_or(|extension| extension != "update");
+            let path = file.path();
+            let ours = path.extension().is_some_and(|extension| extension == "update");
+            let half = !ours && path != repo.path().join(sizes_path(&to));
             if gone || half {
                 freed += file.metadata().map_err(io(&dir))?.len();
                 sys::file::remove(&file.path()).map_err(io(&dir))?;

@@ -78,24 +78,7 @@ pub fn prune(repo: &Repo, history: u64, grace: u64, now: u64) -> anyhow::Result<
             store::delta::delete(repo, &name)?;
         }
     }
-    updates(repo)?;
+    store::update::prune(repo)?;
     save(repo, &published)?;
     Ok(pruned)
-}
-
-/// Updates to commits that are gone go too.
-fn updates(repo: &Repo) -> anyhow::Result<()> {
-    let dir = repo.path().join("updates");
-    let entries = match std::fs::read_dir(&dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.with_context(|| format!("reading {}", dir.display()))?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let commit: Option<Checksum> = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        if commit.is_some_and(|commit| !repo.has(store::ObjectType::Commit, &commit)) {
-            sys::file::remove_tree(&entry.path())?;
-        }
-    }
-    Ok(())
 }

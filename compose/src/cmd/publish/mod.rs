@@ -2,7 +2,7 @@
 //! machine.
 //!
 //! ```text
-//! objects → commit → signatures, sizes → deltas, updates → ref → summary, its signature → prune → other machine
+//! objects → commit → signatures → sizes, deltas, updates → ref → summary, its signature → prune → other machine
 //! ```
 //! A reader sees the old version or the new one whole: nothing that it begins with names what is not there yet.
 //! Interrupted, the next run goes on where this one ended. Pruning spares what a client may still be reading.
@@ -15,10 +15,9 @@ mod s3;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use store::commit::SIZES;
 use store::pull::{self, LocalOptions, PullError};
 use store::sign::{self, Keyring, SecretKey};
-use store::{Checksum, Commit, Error, Mode, Repo, Value, summary};
+use store::{Checksum, Commit, Error, Mode, Repo, summary, update};
 use sys::{Exit, Refused, Reporter};
 
 use super::updates;
@@ -100,26 +99,22 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let reporter = Reporter::new();
     let target = Repo::create(&dir, Mode::Archive)?;
     let step = reporter.step("publish", new.len() as u64);
-    let seen = std::sync::atomic::AtomicU64::new(0);
-    let progress = |p: &pull::Progress| {
-        let before = seen.fetch_max(p.objects, std::sync::atomic::Ordering::Relaxed);
-        step.inc(p.objects.saturating_sub(before));
-    };
+    let progress = |p: &pull::Progress| step.reach(p.objects, None);
     let options = LocalOptions { keyring: keyring.as_ref(), progress: Some(&progress), ..LocalOptions::default() };
     let outcome = pull::local_with(&source, &target, &commit, &options)?;
-    record_sizes(&target, &commit)?;
+    update::record_sizes(&target, &commit)?;
     let now = sys::clock::now();
     let published = target.read_ref(&args.name)?;
     let updates = updates::make(&source, &target, &args.updates, &commit, published, &reporter)?;
     grace::replaced(&target, &args.name, published.as_ref(), &commit, now)?;
     point(&target, &args.name, &commit, key.as_ref())?;
-    step.done(format!("{} objects, {} bytes", outcome.fetched, outcome.bytes));
+    step.transferred(outcome.fetched, outcome.bytes);
     let pruned = if args.prune {
         let step = reporter.step("prune", 0);
         let pruned = grace::prune(&target, args.history, args.grace.saturating_mul(3600), now)?;
         // A delta that went is in the summary no more.
         sign_summary(&target, key.as_ref())?;
-        step.done(format!("{} of {} objects, {} bytes", pruned.deleted, pruned.total, pruned.bytes));
+        step.done(format!("{} of {} objects, {}", pruned.deleted, pruned.total, sys::size(pruned.bytes)));
         Some(pruned)
     } else {
         None
@@ -178,19 +173,6 @@ fn sign_summary(target: &Repo, key: Option<&SecretKey>) -> anyhow::Result<()> {
             sign::add_signature(signatures, bytes, key);
             Ok(())
         })?;
-    }
-    Ok(())
-}
-
-/// Writes the sizes of all objects beside the signatures, where the commit itself could not know them: a machine then
-/// says how much it will fetch before it begins.
-fn record_sizes(target: &Repo, commit: &Checksum) -> anyhow::Result<()> {
-    let loaded = target.load_commit(commit)?;
-    let mut detached = target.load_detached(commit)?.unwrap_or_default();
-    if !loaded.metadata.contains_key(SIZES) && !detached.contains_key(SIZES) {
-        let sizes = store::commit::sizes(target, &loaded.root_tree, &loaded.root_meta)?;
-        detached.insert(SIZES.to_owned(), Value::BytesArray(sizes));
-        target.write_detached(commit, &detached)?;
     }
     Ok(())
 }

@@ -1,15 +1,14 @@
 //! `repo pull`: refs of a remote, over HTTP.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, bail};
-use store::pull::{self, Depth, Options, Select};
+use store::pull::{self, Ahead, Depth, Options, Select};
 use store::sign::Keyring;
 use store::{Checksum, Repo};
 use sys::{Exit, Refused, Reporter};
 
-use super::{At, left_out, parse, size};
+use super::{At, left_out, parse};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -209,27 +208,21 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     }
     let repo = &repo;
     let (options, overrides) = options(repo, args)?;
-    let mut total = 0;
-    if !options.refs.is_empty() {
+    if args.dry_run {
         let remote = pull::Remote::open(&options)?;
         for name in &options.refs {
             let verified = remote.commit(name, repo)?;
-            let missing = remote.missing(&verified, repo);
-            let size = missing.map_or_else(String::new, |m| format!(": {} objects, {} bytes", m.objects, m.bytes));
+            let size = match remote.ahead(name, &verified, repo)? {
+                None => String::new(),
+                Some(Ahead::Update(bytes)) => format!(": an update of {bytes} bytes"),
+                Some(Ahead::Objects(m)) => format!(": {} objects, {} bytes", m.objects, m.bytes),
+            };
             eprintln!("{name} {}{size}", verified.checksum);
-            total += missing.map_or(0, |m| m.bytes);
         }
-    }
-    if args.dry_run {
         return Ok(Exit::Done);
     }
-    let reporter = Reporter::new();
-    let step = reporter.step("pull", total);
-    let seen = AtomicU64::new(0);
-    let progress = |p: &pull::Progress| {
-        let before = seen.fetch_max(p.bytes, Ordering::Relaxed);
-        step.inc(p.bytes.saturating_sub(before));
-    };
+    let step = Reporter::new().step("pull", 0);
+    let progress = |p: &pull::Progress| step.reach(p.bytes, p.bytes_total);
     let options = Options { progress: Some(&progress), ..options };
     let outcome = pull::http(&options, repo)?;
     for (name, commit) in overrides {
@@ -239,7 +232,7 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         let remote = options.remote.as_ref().filter(|_| !args.mirror);
         repo.set_ref(&remote.map_or_else(|| name.clone(), |remote| format!("{remote}:{name}")), &commit)?;
     }
-    step.done(format!("{} objects, {}", outcome.fetched, size::format(outcome.bytes)));
+    step.transferred(outcome.fetched, outcome.bytes);
     if args.remote.contains("://") {
         // Nothing remembers what an address had: say it.
         println!("{}", outcome.commit);
