@@ -12,9 +12,10 @@ use sys::Cmd;
 
 use crate::row::{Row, Side};
 use crate::store::{REF, repo_arg};
+use crate::used::Used;
 
 /// Composes what the demo's first treefile says.
-pub fn rows(slipway: &Path, artifacts: &Path, output: &Path, runs: usize) -> Result<Vec<Row>> {
+pub fn rows(slipway: &Path, artifacts: &Path, output: &Path, runs: usize, used: &Used) -> Result<Vec<Row>> {
     let treefile = artifacts.join("v1.yaml");
     ensure!(treefile.exists(), "run `make demo` first: its treefile is composed");
     let target = artifacts.parent().context("the directory above the demo's")?;
@@ -48,7 +49,7 @@ pub fn rows(slipway: &Path, artifacts: &Path, output: &Path, runs: usize) -> Res
         .arg(&root)
         .arg(format!("deb [trusted=yes] copy://{} ./", archive.display()));
     let without = |path: &Path| -> Result<()> {
-        sys::file::remove_tree(path)?;
+        used.take(path)?;
         Ok(sys::file::sync_fs(&scratch)?)
     };
     let sides =

@@ -13,6 +13,7 @@ mod floor;
 mod measure;
 mod row;
 mod store;
+mod used;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -70,12 +71,13 @@ fn run(args: &Args) -> Result<Exit> {
     let output = args.output.canonicalize()?;
     let slipway = args.slipway.canonicalize().context("build first: cargo build --release -p compose")?;
     let artifacts = args.artifacts.canonicalize().context("run `make demo` first: its tree is measured")?;
+    let used = used::Used::new(&output)?;
     let store = |only: &[String]| {
-        let rows = store::rows(&slipway, &artifacts.join("repo"), &output, args.runs, only)?;
+        let rows = store::rows(&slipway, &artifacts.join("repo"), &output, args.runs, &used, only)?;
         // A part of the table must not replace the whole one.
         save(&output, if only.is_empty() { "store" } else { "store-rows" }, &rows)
     };
-    let compose = || save(&output, "compose", &compose::rows(&slipway, &artifacts, &output, args.runs)?);
+    let compose = || save(&output, "compose", &compose::rows(&slipway, &artifacts, &output, args.runs, &used)?);
     match &args.group {
         Some(Group::Store { rows }) => store(rows)?,
         Some(Group::Compose) => compose()?,

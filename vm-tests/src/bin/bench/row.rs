@@ -131,10 +131,13 @@ impl Row {
     pub fn measure(name: &str, runs: usize, scratch: &Path, sides: &[(&str, Side<'_>)]) -> Result<Row> {
         eprintln!("bench: {name}");
         let mut all: Vec<Vec<Run>> = vec![Vec::new(); sides.len()];
-        for _ in 0..runs {
-            for ((_, side), runs) in sides.iter().zip(&mut all) {
+        for round in 0..runs {
+            // Each round another side begins, so that none is always the one that runs after the largest.
+            for turn in 0..sides.len() {
+                let number = (round + turn) % sides.len();
+                let (_, side) = &sides[number];
                 (side.prepare)()?;
-                runs.push(measure::once(&side.cmd, scratch)?);
+                all[number].push(measure::once(&side.cmd, scratch)?);
             }
         }
         let sides = sides.iter().zip(&all).map(|((name, _), runs)| Figures::of(name, runs)).collect();

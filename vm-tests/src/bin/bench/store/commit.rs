@@ -10,12 +10,12 @@ use super::{World, bytes_of};
 use crate::row::{Check, Row, Side};
 
 /// `--tree=dir=…` is an option that both have.
-fn commit(world: &World, cmd: Cmd) -> Cmd {
+fn commit(world: &World<'_>, cmd: Cmd) -> Cmd {
     cmd.args(["-b", "bench"]).arg(format!("--tree=dir={}", world.tree.display()))
 }
 
 /// To an archive repository that has nothing.
-pub fn cold(world: &World) -> Result<Row> {
+pub fn cold(world: &World<'_>) -> Result<Row> {
     let (ours, peer) = (world.scratch("ours"), world.scratch("peer"));
     let sides = [
         ("slipway", Side::new(|| world.fresh(&ours, "archive"), commit(world, world.ours("commit", &ours)))),
@@ -28,12 +28,12 @@ pub fn cold(world: &World) -> Result<Row> {
     Ok(row.faster(5.0).check(Check::at_most("bytes of .filez", a / b, 1.02)))
 }
 
-fn change(world: &World, serial: &Cell<u32>) -> Result<()> {
+fn change(world: &World<'_>, serial: &Cell<u32>) -> Result<()> {
     serial.set(serial.get() + 1);
     fs::write(world.tree.join("usr/share/bench-changed"), serial.get().to_string()).context("changing one file")
 }
 
-fn repeated(world: &World, name: &str, reach: f64, option: &[&str]) -> Result<Row> {
+fn repeated(world: &World<'_>, name: &str, reach: f64, option: &[&str]) -> Result<Row> {
     let (ours, peer) = (world.scratch("ours"), world.scratch("peer"));
     let our_commit = commit(world, world.ours("commit", &ours)).args(option);
     for (repo, cmd) in [(&ours, our_commit.clone()), (&peer, commit(world, world.peer("commit", &peer)))] {
@@ -50,12 +50,12 @@ fn repeated(world: &World, name: &str, reach: f64, option: &[&str]) -> Result<Ro
 }
 
 /// Once more, with one file changed.
-pub fn again(world: &World) -> Result<Row> {
+pub fn again(world: &World<'_>) -> Result<Row> {
     repeated(world, "commit it again, one file changed", 20.0, &[])
 }
 
 /// Once more, where the commit before remembered what it saw.
-pub fn again_cached(world: &World) -> Result<Row> {
+pub fn again_cached(world: &World<'_>) -> Result<Row> {
     let name = "commit it again, one file changed, with a stat cache";
     let help = Cmd::new(&world.slipway).args(["repo", "commit", "--help"]).run()?.text();
     if !help.contains("--stat-cache") {
@@ -65,7 +65,7 @@ pub fn again_cached(world: &World) -> Result<Row> {
 }
 
 /// To a bare-user repository that has nothing.
-pub fn bare_user(world: &World) -> Result<Row> {
+pub fn bare_user(world: &World<'_>) -> Result<Row> {
     let (ours, peer) = (world.scratch("ours"), world.scratch("peer"));
     let sides = [
         ("slipway", Side::new(|| world.fresh(&ours, "bare-user"), commit(world, world.ours("commit", &ours)))),

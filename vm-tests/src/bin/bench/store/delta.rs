@@ -1,16 +1,64 @@
 //! Updates in the stock tools' format.
+//!
+//! ```text
+//! pair/delta-ours/    both commits, the objects hard links to the pair's; our delta in deltas/
+//! pair/delta-peer/    the same for the stock tool
+//! ours/               has the old commit; the stock client applies our delta to it
+//! ```
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
 
-use super::World;
-use crate::row::Row;
+use anyhow::{Result, ensure};
+use sys::Cmd;
+
+use super::pair::Pair;
+use super::{World, bytes_of};
+use crate::row::{Check, Row, Side};
 
 const NAME: &str = "point-release pair in stock's static-delta format";
 
-/// Both generate a delta between the demo's two versions; the stock client applies ours.
-pub fn stock_format(world: &World) -> Result<Row> {
-    if !world.has_verb("static-delta")? {
-        return Ok(Row::not_yet(NAME, "`slipway repo static-delta` does not exist"));
-    }
-    Ok(Row::not_yet(NAME, "no pair of point releases is composed for it"))
+/// Both generate a delta between two commits with modules and initramfs unpacked; the stock client applies ours.
+pub fn stock_format(world: &World<'_>) -> Result<Row> {
+    let pair = Pair::of(world)?;
+    let (ours, peer) = (linked(world, &pair, "delta-ours")?, linked(world, &pair, "delta-peer")?);
+    let generate = |cmd: Cmd| {
+        let ends = [format!("--from={}", pair.old), format!("--to={}", pair.new)];
+        cmd.arg("generate").args(ends).arg("--min-fallback-size=0")
+    };
+    let without = |repo: &Path| Ok(sys::file::remove_tree(&repo.join("deltas"))?);
+    let machine = world.scratch("ours");
+    let fresh = || {
+        world.fresh(&machine, "bare-user")?;
+        Ok(drop(world.peer("pull-local", &machine).arg(&pair.build).arg(&pair.old).run()?))
+    };
+    // There is one delta in the repository, so these stars stand for its name.
+    let apply = format!("exec {} \"$0\"/deltas/*/*", world.peer("static-delta", &machine).arg("apply-offline").line());
+    let apply = Cmd::new("sh").args(["-euc", &apply]).arg(&ours);
+    let sides = [
+        ("slipway", Side::new(|| without(&ours), generate(world.ours("static-delta", &ours)))),
+        ("ostree static-delta", Side::new(|| without(&peer), generate(world.peer("static-delta", &peer)))),
+        ("ostree, applying ours", Side::new(fresh, apply)),
+    ];
+    // Stock's takes minutes.
+    let row = Row::measure(NAME, world.runs.min(3), &world.output, &sides)?;
+    world.peer("fsck", &machine).arg("--quiet").run()?;
+    let list =
+        |repo: &Path| Ok::<_, anyhow::Error>(world.peer("ls", repo).args(["-R", "-C"]).arg(&pair.new).run()?.text());
+    ensure!(list(&machine)? == list(&pair.build)?, "what the stock client made of our delta is another tree");
+
+    let (a, b) = (bytes_of(&ours.join("deltas"), "")? as f64, bytes_of(&peer.join("deltas"), "")? as f64);
+    Ok(row
+        .fact("bytes", a)
+        .fact("bytes of stock's", b)
+        .check(Check::at_most("of stock's bytes", a / b, 0.8))
+        .faster(4.0))
+}
+
+/// A repository beside the pair's with the same objects.
+fn linked(world: &World<'_>, pair: &Pair, name: &str) -> Result<PathBuf> {
+    let repo = pair.build.with_file_name(name);
+    sys::file::remove_tree(&repo)?;
+    world.peer("init", &repo).arg("--mode=bare-user").run()?;
+    Cmd::new("cp").args(["-alT"]).arg(pair.build.join("objects")).arg(repo.join("objects")).run()?;
+    Ok(repo)
 }

@@ -6,7 +6,7 @@ use super::World;
 use crate::row::{Row, Side};
 
 /// The published archive repository, by both.
-pub fn archive(world: &World) -> Result<Row> {
+pub fn archive(world: &World<'_>) -> Result<Row> {
     let sides = [
         ("slipway", Side::plain(world.ours("fsck", &world.repo))),
         ("ostree fsck", Side::plain(world.peer("fsck", &world.repo).arg("--quiet"))),

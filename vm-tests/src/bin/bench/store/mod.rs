@@ -14,12 +14,13 @@ use anyhow::{Context as _, Result};
 use sys::Cmd;
 
 use crate::row::{Row, Side};
+use crate::used::Used;
 
 /// The ref that the demo publishes.
 pub const REF: &str = "slipway/trixie/amd64/container-host";
 
 /// What the rows share.
-pub struct World {
+pub struct World<'a> {
     /// Our binary.
     pub slipway: PathBuf,
     /// The demo's published repository; never changed.
@@ -30,10 +31,11 @@ pub struct World {
     pub output: PathBuf,
     /// How often each side runs.
     pub runs: usize,
+    used: &'a Used,
 }
 
-impl World {
-    fn new(slipway: &Path, repo: &Path, output: &Path, runs: usize) -> Result<World> {
+impl<'a> World<'a> {
+    fn new(slipway: &Path, repo: &Path, output: &Path, runs: usize, used: &'a Used) -> Result<World<'a>> {
         let tree = output.join("tree");
         if !tree.exists() {
             let half = output.join("tree.new");
@@ -41,8 +43,12 @@ impl World {
             Cmd::new("ostree").arg("checkout").arg(repo_arg(repo)).arg(REF).arg(&half).run()?;
             std::fs::rename(&half, &tree)?;
         }
+        // Everything that is read lies in the page cache from the first run on.
+        for dir in [&tree, repo] {
+            Cmd::new(std::env::current_exe()?).arg("floor").arg(dir).run()?;
+        }
         let (slipway, repo, output) = (slipway.to_owned(), repo.to_owned(), output.to_owned());
-        Ok(World { slipway, repo, tree, output, runs })
+        Ok(World { slipway, repo, tree, output, runs, used })
     }
 
     /// A scratch repository of ours, or of the peer's.
@@ -62,7 +68,7 @@ impl World {
 
     /// An empty repository in place of the one that is there.
     pub fn fresh(&self, path: &Path, mode: &str) -> Result<()> {
-        sys::file::remove_tree(path)?;
+        self.used.take(path)?;
         self.peer("init", path).arg(format!("--mode={mode}")).run()?;
         // What an earlier run left to be written must not be paid by this one.
         sys::file::sync_fs(path)?;
@@ -79,7 +85,7 @@ impl World {
         let prepare = {
             let out = out.clone();
             move || {
-                sys::file::remove_tree(&out)?;
+                self.used.take(&out)?;
                 std::fs::create_dir(&out)?;
                 Ok(sys::file::sync_fs(&out)?)
             }
@@ -90,11 +96,6 @@ impl World {
     /// Measures a row.
     pub fn row(&self, name: &str, sides: &[(&str, Side<'_>)]) -> Result<Row> {
         Row::measure(name, self.runs, &self.output, sides)
-    }
-
-    /// Whether our `repo VERB` exists.
-    pub fn has_verb(&self, verb: &str) -> Result<bool> {
-        Ok(Cmd::new(&self.slipway).args(["repo", verb, "--help"]).output()?.code == 0)
     }
 }
 
@@ -117,7 +118,7 @@ pub fn bytes_of(dir: &Path, ends: &str) -> Result<u64> {
     Ok(sum)
 }
 
-type Measure = fn(&World) -> Result<Row>;
+type Measure = fn(&World<'_>) -> Result<Row>;
 
 /// Every row, by the name it can be asked for.
 const ROWS: &[(&str, Measure)] = &[
@@ -133,16 +134,16 @@ const ROWS: &[(&str, Measure)] = &[
 ];
 
 /// Measures the rows asked for; all where none is.
-pub fn rows(slipway: &Path, repo: &Path, output: &Path, runs: usize, only: &[String]) -> Result<Vec<Row>> {
+pub fn rows(slipway: &Path, repo: &Path, output: &Path, runs: usize, used: &Used, only: &[String]) -> Result<Vec<Row>> {
     if let Some(unknown) = only.iter().find(|name| ROWS.iter().all(|(known, _)| known != name)) {
         let known: Vec<&str> = ROWS.iter().map(|(name, _)| *name).collect();
         anyhow::bail!("no row {unknown}; there are {}", known.join(", "));
     }
-    let world = World::new(slipway, repo, output, runs)?;
+    let world = World::new(slipway, repo, output, runs, used)?;
     let wanted = ROWS.iter().filter(|(name, _)| only.is_empty() || only.iter().any(|o| o == name));
     let rows = wanted.map(|(name, measure)| measure(&world).with_context(|| format!("row {name}"))).collect();
     for scratch in ["ours", "peer", "floor"] {
-        sys::file::remove_tree(&world.scratch(scratch))?;
+        world.used.take(&world.scratch(scratch))?;
     }
     rows
 }

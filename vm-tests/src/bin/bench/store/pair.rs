@@ -23,7 +23,7 @@ pub struct Pair {
 
 impl Pair {
     /// Composes both versions where an earlier run has not.
-    pub fn of(world: &World) -> Result<Pair> {
+    pub fn of(world: &World<'_>) -> Result<Pair> {
         let dir = world.output.join("pair");
         let path = |name: &str| dir.join(name);
         let (build, archive) = (path("build"), path("archive"));
@@ -57,7 +57,7 @@ impl Pair {
     }
 
     /// Stock's delta, made anew.
-    pub fn stock_delta(&self, world: &World) -> Cmd {
+    pub fn stock_delta(&self, world: &World<'_>) -> Cmd {
         let generate = world.peer("static-delta", &self.archive).arg("generate");
         generate.arg(format!("--from={}", self.stock[0])).arg(format!("--to={}", self.stock[1]))
     }

@@ -10,7 +10,7 @@ use super::{REF, World};
 use crate::row::{Row, Side};
 
 /// Everything, to a bare-user repository that has nothing.
-pub fn full(world: &World) -> Result<Row> {
+pub fn full(world: &World<'_>) -> Result<Row> {
     let nginx = Nginx::start(&world.repo, &world.output)?;
     let remote = |path: &Path| -> Result<()> {
         world.fresh(path, "bare-user")?;

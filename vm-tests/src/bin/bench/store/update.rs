@@ -11,7 +11,7 @@ const NAME: &str = "point-release pull, our format";
 const APPLY: f64 = 192.0;
 
 /// The reference host from trixie alone to the one with its updates: both generate, ours is applied.
-pub fn point_release(world: &World) -> Result<Row> {
+pub fn point_release(world: &World<'_>) -> Result<Row> {
     let pair = Pair::of(world)?;
     let update = world.output.join("pair/update");
     let machine = world.scratch("ours");
