@@ -15,6 +15,8 @@ use anyhow::{Context, Result, ensure};
 pub const UPDATES: &str = "10.0.2.100:80";
 /// The ref that the demo composes.
 pub const REF: &str = "slipway/trixie/amd64/container-host";
+/// What version 2 says in `/etc/issue.net`, which no machine has a reason to change: the tree's new file must arrive.
+pub const ISSUE_NET_2: &str = include_str!("../../treefiles/test-overlay/issue.net");
 
 /// The demo's results.
 #[derive(Clone, Debug)]

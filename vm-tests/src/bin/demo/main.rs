@@ -21,6 +21,7 @@ use sys::{Cmd, Exit};
 
 use machine::Machine;
 use story::Story;
+use vm_tests::artifacts::{ISSUE_NET_2, REF, UPDATES};
 use vm_tests::server::Server;
 
 /// Tells the main job of Slipway, end to end.
@@ -43,11 +44,8 @@ struct Args {
     source: PathBuf,
 }
 
-/// The address, inside the machine, behind which `slipway serve` answers.
-const UPDATES: &str = "10.0.2.100:80";
 /// The address, inside the machine, behind which the registry answers.
 const REGISTRY: &str = "10.0.2.101:5000";
-const REF: &str = "slipway/trixie/amd64/container-host";
 
 fn main() -> ExitCode {
     sys::main_exit("demo", run(Args::parse()))
@@ -65,6 +63,9 @@ fn run(args: Args) -> Result<Exit> {
     let work = scratch(&dir);
     let key = dir.join("signing.key");
     let mut story = Story::begin(&dir, &source)?;
+    if let Err(why) = &story.git_commit {
+        eprintln!("result.json names no git commit: {why}");
+    }
     eprintln!("Slipway: compose, boot, upgrade, roll back. Everything is recorded in {}", story.path("transcript.txt"));
 
     story.step("make a signing key", |story| {
@@ -118,11 +119,15 @@ fn run(args: Args) -> Result<Exit> {
         Ok(format!("host.raw ({} on disk) and host.qcow2", size_of(&image)?))
     })?;
 
-    let updates = Server::start(&slipway, &repo, &dir.join("serve.log"), &[])?;
-    let containers = registry::registry(&dir.join("registry"))?;
-    story.step("a registry with an image", |story| {
-        registry::push_image(story, &containers.address, &dir.join("registry"))?;
-        Ok("demo:1, on loopback".into())
+    let updates = story.step_with("an update server", |_| {
+        let server = Server::start(&slipway, &repo, &dir.join("serve.log"), &[])?;
+        let address = server.address.clone();
+        Ok((server, format!("the directory repo, on {address}")))
+    })?;
+    let containers = story.step_with("a registry with an image", |story| {
+        let registry = registry::registry(&dir.join("registry"))?;
+        registry::push_image(story, &registry.address, &dir.join("registry"))?;
+        Ok((registry, "demo:1, on loopback".into()))
     })?;
 
     let forwards = [(UPDATES, updates.address.as_str()), (REGISTRY, containers.address.as_str())];
@@ -176,20 +181,28 @@ fn run(args: Args) -> Result<Exit> {
         let status = machine.host_json(story, &["status"])?;
         ensure!(status["booted"]["commit"] == story.commits["2"].as_str(), "not on version 2: {status:#}");
         ensure!(status["booted"]["level"] == "verified", "the boot is not verified: {status:#}");
+        machine.shell(story, "tree --version")?;
+        let issue = machine.shell(story, "cat /etc/issue.net")?;
+        ensure!(issue == ISSUE_NET_2.trim_end(), "the tree's new /etc/issue.net has not arrived: {issue}");
         let motd = machine.shell(story, "cat /etc/motd")?;
         ensure!(motd == "changed by the operator", "the change in /etc is lost: {motd}");
         machine.shell(story, "id alice")?;
         machine.shell(story, "podman container exists web")?;
         machine.shell(story, "podman start web")?;
-        Ok("container, local change in /etc and user are still there".into())
+        Ok("its package and its /etc are there; so are container, local change in /etc and user".into())
     })?;
     story.step("host rollback --reboot", |story| {
         machine.reboot(story, &["rollback", "--reboot"])?;
         let status = machine.host_json(story, &["status"])?;
         machine.host(story, &["status"])?;
         ensure!(status["booted"]["commit"] == story.commits["1"].as_str(), "not back on version 1: {status:#}");
+        ensure!(status["booted"]["level"] == "verified", "the boot is not verified: {status:#}");
+        machine.shell(story, "! command -v tree")?;
+        machine.shell(story, "cmp /etc/issue.net /usr/etc/issue.net && grep Debian /etc/issue.net")?;
+        let motd = machine.shell(story, "cat /etc/motd")?;
+        ensure!(motd == "changed by the operator", "the change in /etc is lost: {motd}");
         machine.shell(story, "podman container exists web")?;
-        Ok("back on version 1".into())
+        Ok("back on version 1, verified; what belongs to the machine has stayed".into())
     })?;
     story.step("power off", |story| machine.stop(story))?;
 

@@ -22,7 +22,10 @@ pub struct Step {
 #[derive(Debug, Serialize)]
 struct Outcome<'a> {
     format: &'static str,
-    git_commit: String,
+    /// Empty where nobody can tell; `git_commit_missing` then says why.
+    git_commit: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    git_commit_missing: Option<&'a str>,
     /// Commits that were composed, by version of the story: `1`, `2`.
     commits: &'a std::collections::BTreeMap<String, String>,
     steps: &'a [Step],
@@ -34,7 +37,8 @@ pub struct Story {
     pub dir: PathBuf,
     /// Commits by version of the story.
     pub commits: std::collections::BTreeMap<String, String>,
-    git_commit: String,
+    /// The commit of the sources, or why nobody can tell.
+    pub git_commit: Result<String, String>,
     reporter: Reporter,
     transcript: Transcript,
     steps: Vec<Step>,
@@ -43,13 +47,10 @@ pub struct Story {
 impl Story {
     /// Starts a story whose artifacts lie in `dir`.
     pub fn begin(dir: &Path, source: &Path) -> Result<Story> {
-        // A package of the sources has no git history; the field is then empty.
-        let git = Cmd::new("git").args(["rev-parse", "HEAD"]).dir(source).output();
-        let git_commit = git.ok().filter(|o| o.code == 0).map(|o| o.text()).unwrap_or_default();
         Ok(Story {
             dir: dir.to_owned(),
             commits: Default::default(),
-            git_commit,
+            git_commit: git_commit(source),
             reporter: Reporter::new(),
             transcript: Transcript::create(&dir.join("transcript.txt"))?,
             steps: Vec::new(),
@@ -58,6 +59,11 @@ impl Story {
 
     /// Tells one step. `body` returns what the line says when all is as it should be.
     pub fn step(&mut self, name: &str, body: impl FnOnce(&mut Story) -> Result<String>) -> Result<()> {
+        self.step_with(name, |story| Ok(((), body(story)?)))
+    }
+
+    /// Tells one step that leaves something for later ones.
+    pub fn step_with<T>(&mut self, name: &str, body: impl FnOnce(&mut Story) -> Result<(T, String)>) -> Result<T> {
         self.transcript.heading(name)?;
         let progress = self.reporter.step(name, 0);
         let start = Instant::now();
@@ -71,9 +77,9 @@ impl Story {
         self.steps.push(Step { name: name.to_owned(), outcome, seconds });
         self.save()?;
         match result {
-            Ok(detail) => {
+            Ok((left, detail)) => {
                 progress.done(detail);
-                Ok(())
+                Ok(left)
             }
             Err(error) => {
                 drop(progress);
@@ -93,10 +99,68 @@ impl Story {
     }
 
     fn save(&self) -> Result<()> {
-        let outcome =
-            Outcome { format: "1.0", git_commit: self.git_commit.clone(), commits: &self.commits, steps: &self.steps };
+        let outcome = Outcome {
+            format: "1.0",
+            git_commit: self.git_commit.as_deref().unwrap_or_default(),
+            git_commit_missing: self.git_commit.as_ref().err().map(String::as_str),
+            commits: &self.commits,
+            steps: &self.steps,
+        };
         let path = self.dir.join("result.json");
         sys::file::replace(&path, &serde_json::to_vec_pretty(&outcome)?, 0o644)
             .with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+/// The commit of the sources. A package of the sources has none.
+fn git_commit(source: &Path) -> Result<String, String> {
+    // Root builds somebody else's checkout here, which git wants to be told is fine.
+    let safe = format!("safe.directory={}", source.display());
+    let git = Cmd::new("git").args(["-c", &safe, "rev-parse", "HEAD"]).dir(source).output();
+    match git {
+        Ok(output) if output.code == 0 => Ok(output.text()),
+        Ok(output) => Err(output.errors().lines().next().unwrap_or("git rev-parse failed").to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A checkout with one commit.
+    fn checkout() -> (tempfile::TempDir, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let git = |args: &[&str]| {
+            let identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"];
+            Cmd::new("git").args(identity).args(args).dir(dir.path()).run().unwrap().text()
+        };
+        git(&["init", "--quiet"]);
+        git(&["commit", "--quiet", "--allow-empty", "--message", "x"]);
+        let commit = git(&["rev-parse", "HEAD"]);
+        (dir, commit)
+    }
+
+    #[test]
+    fn the_commit_of_somebody_elses_checkout_is_known() {
+        let (dir, commit) = checkout();
+        if rustix::process::geteuid().is_root() {
+            Cmd::new("chown").args(["-R", "65534:65534"]).arg(dir.path()).run().unwrap();
+        }
+        assert_eq!(git_commit(&dir.path().canonicalize().unwrap()), Ok(commit));
+    }
+
+    #[test]
+    fn sources_without_history_say_so() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(git_commit(dir.path()).unwrap_err().contains("not a git repository"));
+        let mut story = Story::begin(dir.path(), dir.path()).unwrap();
+        story.step("nothing", |_| Ok(String::new())).unwrap();
+        assert!(story.step_with("a server", |_| -> Result<((), String)> { anyhow::bail!("no port") }).is_err());
+        let text = std::fs::read_to_string(dir.path().join("result.json")).unwrap();
+        let result: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(result["git_commit"], "");
+        assert!(result["git_commit_missing"].as_str().unwrap().contains("git"), "{text}");
+        assert_eq!((&result["steps"][0]["outcome"], &result["steps"][1]["outcome"]), (&"ok".into(), &"no port".into()));
     }
 }
