@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::states::busybox_image;
+use super::states::{busybox_image, quadlet_job, quadlet_job_runs};
 use crate::context::Context;
 use crate::world::State;
 
@@ -29,16 +29,8 @@ pub fn run(context: &Context<'_>) -> Result<()> {
          for i in $(seq 40); do curl -fsS http://127.0.0.1:8080/ && break; sleep 0.5; done | grep -x page",
     )?;
 
-    // A Quadlet unit: systemd runs the container.
-    guest.push(
-        b"[Container]\nImage=localhost/busybox:1\nNetwork=none\nExec=/bin/busybox sh -c \"trap 'exit 0' TERM; while :; do \
-          /bin/busybox sleep 1; done\"\n[Install]\nWantedBy=multi-user.target\n",
-        "/etc/containers/systemd/job.container",
-        0o644,
-    )?;
-    guest.shell(
-        "systemctl daemon-reload && systemctl start job.service && systemctl is-active job.service \
-         && podman ps --format '{{.Names}}' | grep -x systemd-job",
-    )?;
-    Ok(())
+    // A Quadlet unit, for which systemd runs the container; `upgrade-keeps` sees it started by a boot.
+    quadlet_job(&guest)?;
+    guest.shell("systemctl daemon-reload && systemctl start job.service")?;
+    quadlet_job_runs(&guest)
 }

@@ -2,6 +2,8 @@
 
 use anyhow::{Result, ensure};
 
+use super::states::quadlet_job_runs;
+use crate::artifacts::ISSUE_NET_2;
 use crate::context::Context;
 use crate::guest::summary;
 use crate::world::State;
@@ -17,6 +19,12 @@ pub fn run(context: &Context<'_>) -> Result<()> {
     ensure!(status["rollback"]["commit"] == artifacts.v2.as_str(), "version 2 is gone:\n{}", summary(&status));
     // Version 1's tree and its /etc; /var is shared.
     ensure!(guest.exec("command -v tree")?.code != 0, "version 2's package is still there");
+    let issue = guest.shell("cmp /etc/issue.net /usr/etc/issue.net && cat /etc/issue.net")?;
+    ensure!(
+        issue.contains("Debian") && issue != ISSUE_NET_2.trim_end(),
+        "version 1's /etc/issue.net is not back: {issue}"
+    );
+    quadlet_job_runs(&guest)?;
     guest.shell("id alice && test -e /var/lib/later && podman container exists keeper")?;
     ensure!(guest.shell("cat /etc/motd")? == "changed by the operator", "the change in /etc is lost");
     ensure!(guest.shell("cat /etc/machine-id")? == id, "the machine-id has changed");

@@ -18,9 +18,11 @@ pub fn booted(guest: &Guest) -> Result<()> {
 ///
 /// - user `alice` with a home and a file; `/etc/motd` and `/etc/operator.conf` written, `/etc/issue` removed
 /// - container `keeper` on the image `busybox:1`, with a file of its own
+/// - the Quadlet unit `job`, written and nothing more: the next boot has to start it
 /// - then `host upgrade` and a restart through it
 pub fn upgraded(guest: &Guest, artifacts: &Artifacts) -> Result<()> {
     busybox_image(guest)?;
+    quadlet_job(guest)?;
     guest.shell(
         "set -e
          useradd -m alice && echo mine > /home/alice/file && chown alice: /home/alice/file
@@ -35,6 +37,23 @@ pub fn upgraded(guest: &Guest, artifacts: &Artifacts) -> Result<()> {
     guest.restart_by("host reboot", patience())?;
     booted(guest)?;
     guest.on(&artifacts.v2)?;
+    Ok(())
+}
+
+/// Writes a Quadlet unit for a container that runs until it is told to end; does not start it.
+pub fn quadlet_job(guest: &Guest) -> Result<()> {
+    guest.push(
+        b"[Container]\nImage=localhost/busybox:1\nNetwork=none\nExec=/bin/busybox sh -c \"trap 'exit 0' TERM; while :; do \
+          /bin/busybox sleep 1; done\"\n[Install]\nWantedBy=multi-user.target\n",
+        "/etc/containers/systemd/job.container",
+        0o644,
+    )?;
+    Ok(())
+}
+
+/// Wants that unit to be up, and its container with it.
+pub fn quadlet_job_runs(guest: &Guest) -> Result<()> {
+    guest.shell("systemctl is-active job.service && podman ps --format '{{.Names}}' | grep -x systemd-job")?;
     Ok(())
 }
 
