@@ -9,7 +9,7 @@ use clap::Parser;
 use sys::Exit;
 use vm_tests::artifacts::Artifacts;
 use vm_tests::context::Context;
-use vm_tests::junit;
+use vm_tests::junit::{self, Suite};
 use vm_tests::outcome::{Case, Count, Outcome};
 use vm_tests::scenarios::{ALL, Scenario, Tier};
 use vm_tests::world::{World, emulator_lost_a_timer, set_aside};
@@ -63,7 +63,7 @@ fn run(args: &Args) -> Result<Exit> {
     let slipway = args.slipway.canonicalize().with_context(|| format!("finding {}", args.slipway.display()))?;
     let mut world = World::new(Artifacts::load(&args.artifacts)?, slipway, args.dir.canonicalize()?);
     world.reuse = args.reuse;
-    let mut cases = Vec::new();
+    let mut suite = Suite::of("scenarios", Vec::new());
     for scenario in chosen {
         let start = Instant::now();
         let mut context = Context::new(&world, scenario.name)?;
@@ -74,14 +74,18 @@ fn run(args: &Args) -> Result<Exit> {
             context = Context::new(&world, scenario.name)?;
             outcome = play(scenario, &context);
         }
-        let case =
-            Case { class: "scenarios".to_owned(), name: scenario.name.to_owned(), outcome, took: start.elapsed() };
+        let case = Case {
+            class: "scenarios".to_owned(),
+            name: scenario.name.to_owned(),
+            outcome,
+            took: Some(start.elapsed()),
+        };
         tell(&case, &context);
-        cases.push(case);
         // Written each time: a run that is cut off still leaves a report.
-        junit::write(&args.junit, "scenarios", &cases)?;
+        suite.cases.push(case);
+        junit::write(&args.junit, "scenarios", std::slice::from_ref(&suite))?;
     }
-    let count = Count::of(&cases);
+    let count = Count::of(&suite.cases);
     println!("{count}");
     Ok(if count.failed > 0 { Exit::Failed } else { Exit::Done })
 }
@@ -96,7 +100,7 @@ fn play(scenario: &Scenario, context: &Context<'_>) -> Outcome {
 }
 
 fn tell(case: &Case, context: &Context<'_>) {
-    let (name, seconds) = (&case.name, case.took.as_secs_f64());
+    let (name, seconds) = (&case.name, case.took.unwrap_or_default().as_secs_f64());
     match &case.outcome {
         Outcome::Passed => {
             println!("ok      {name:<20} {seconds:>6.1} s");

@@ -11,6 +11,8 @@
 //! ```
 //! `make test-full` is all four; each takes at most 80 minutes on two cores.
 
+mod cargo;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -18,9 +20,10 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use cargo::CargoOutput;
 use clap::{Parser, ValueEnum};
 use sys::{Cmd, Exit};
-use vm_tests::junit;
+use vm_tests::junit::{self, Suite};
 use vm_tests::outcome::{Case, Count, Outcome};
 
 /// Runs the tests.
@@ -109,13 +112,13 @@ fn cargo_tests(args: &Args, report: &str, targets: &[&str], options: &[&str]) ->
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let heavy = report != "cargo";
     let mut cmd = Cmd::new("sh").args(["-c", "exec \"$@\" 2>&1", "sh", &cargo, "test", "--locked", "--no-fail-fast"]);
-    cmd = cmd.args(targets).arg("--").args(options);
+    // What a test prints is looked through for its saying that it did not run.
+    cmd = cmd.args(targets).arg("--").arg("--show-output").args(options);
     if heavy {
-        // What a test prints is looked through for its saying that it did not run.
-        cmd = cmd.arg("--show-output").env("SLIPWAY_HEAVY", "1");
+        cmd = cmd.env("SLIPWAY_HEAVY", "1");
     }
     let mut child = cmd.to_command().stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting cargo")?;
-    let (mut reader, mut text) = (CargoOutput { heavy, ..CargoOutput::default() }, String::new());
+    let (mut reader, mut text) = (CargoOutput::new(heavy), String::new());
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).into_owned();
@@ -126,70 +129,21 @@ fn cargo_tests(args: &Args, report: &str, targets: &[&str], options: &[&str]) ->
         }
     }
     let status = child.wait()?;
-    let mut cases = reader.cases;
-    if !status.success() && Count::of(&cases).failed == 0 {
+    let mut suites = reader.finish();
+    if !status.success() && junit::count(&suites).failed == 0 {
         // A crate that does not build, or a test binary that died: never a green run.
-        cases.push(case("cargo", "test", Outcome::Failed(format!("cargo test ended with {status}"))));
+        let last: Vec<&str> = text.lines().rev().take(40).collect();
+        let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+        let why = Outcome::Failed(format!("cargo test ended with {status}\n{last}"));
+        suites.push(Suite::of("cargo", vec![case("cargo", "test", why)]));
     }
     fs::write(args.output.join(format!("{report}.log")), text)?;
-    junit::write(&args.output.join(format!("{report}.xml")), report, &cases)?;
-    Ok(Count::of(&cases))
+    junit::write(&args.output.join(format!("{report}.xml")), report, &suites)?;
+    Ok(junit::count(&suites))
 }
 
 fn case(class: &str, name: &str, outcome: Outcome) -> Case {
-    Case { class: class.to_owned(), name: name.to_owned(), outcome, took: Duration::ZERO }
-}
-
-/// What `cargo test` prints, read line by line.
-#[derive(Default)]
-struct CargoOutput {
-    /// Whether test binaries of the heavy tier were told to do their work; without that they have not been tried.
-    heavy: bool,
-    /// The test binary that the lines are about.
-    class: String,
-    /// The test whose output is being shown.
-    shown: Option<String>,
-    cases: Vec<Case>,
-}
-
-impl CargoOutput {
-    fn line(&mut self, line: &str) {
-        if let Some(name) = target_of(line) {
-            self.class = name;
-            self.shown = None;
-        } else if let Some((name, outcome)) = outcome_of(line) {
-            let skipped = self.class.starts_with("heavy_") && !self.heavy && outcome == Outcome::Passed;
-            let outcome = if skipped { Outcome::Skipped("only in the shard `heavy`".into()) } else { outcome };
-            self.cases.push(case(&self.class, name, outcome));
-        } else if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
-            self.shown = Some(name.to_owned());
-        } else if line.to_ascii_lowercase().contains("did not run") {
-            let of_shown = |c: &&mut Case| c.class == self.class && Some(&c.name) == self.shown.as_ref();
-            if let Some(case) = self.cases.iter_mut().find(of_shown).filter(|c| c.outcome == Outcome::Passed) {
-                case.outcome = Outcome::Skipped(line.trim().to_owned());
-            }
-        }
-    }
-}
-
-/// The test binary that the lines to come are about.
-fn target_of(line: &str) -> Option<String> {
-    let rest = line.trim_start();
-    let rest = rest.strip_prefix("Running ").or_else(|| rest.strip_prefix("Doc-tests "))?;
-    // "unittests src/lib.rs (target/debug/deps/store-0123456789abcdef)"
-    let name = rest.rsplit(['(', '/']).next()?.trim_end_matches(')');
-    Some(name.rsplit_once('-').map_or(name, |(name, _)| name).to_owned())
-}
-
-fn outcome_of(line: &str) -> Option<(&str, Outcome)> {
-    let (name, outcome) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
-    let outcome = match outcome {
-        "ok" => Outcome::Passed,
-        "FAILED" => Outcome::Failed("see the log beside this report".into()),
-        o if o.starts_with("ignored") => Outcome::Skipped(o.to_owned()),
-        _ => return None,
-    };
-    Some((name, outcome))
+    Case { class: class.to_owned(), name: name.to_owned(), outcome, took: None }
 }
 
 /// Runs the demo; each of its steps is a case.
@@ -209,7 +163,7 @@ fn demo(args: &Args) -> Result<Count> {
                 "ok" => Outcome::Passed,
                 other => Outcome::Failed(other.to_owned()),
             };
-            let took = Duration::try_from_secs_f64(step["seconds"].as_f64().unwrap_or(0.0)).unwrap_or_default();
+            let took = step["seconds"].as_f64().and_then(|s| Duration::try_from_secs_f64(s).ok());
             cases.push(Case { took, ..case("demo", step["name"].as_str().unwrap_or("?"), outcome) });
         }
     }
@@ -218,8 +172,9 @@ fn demo(args: &Args) -> Result<Count> {
             cases.push(case("demo", "demo", Outcome::Failed(error.to_string())));
         }
     }
-    junit::write(&args.output.join("demo.xml"), "demo", &cases)?;
-    Ok(Count::of(&cases))
+    let suites = [Suite::of("demo", cases)];
+    junit::write(&args.output.join("demo.xml"), "demo", &suites)?;
+    Ok(junit::count(&suites))
 }
 
 /// Runs the scenarios of one tier, which write their own JUnit file and end with the closing line.
@@ -253,40 +208,4 @@ fn scenarios(args: &Args, tier: &str, report: &str) -> Result<Count> {
         count.failed = 1;
     }
     Ok(count)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OUTPUT: &str = "\
-     Running unittests src/lib.rs (target/debug/deps/store-0123456789abcdef)
-test a::b ... ok
-test a::c ... FAILED
-test result: FAILED. 1 passed; 1 failed
-     Running tests/heavy_oracle.rs (target/debug/deps/heavy_oracle-0123456789abcdef)
-test one ... ok
-test two ... ok
----- two stdout ----
-two DID NOT RUN: no such release
-";
-
-    fn read(heavy: bool) -> Vec<Case> {
-        let mut output = CargoOutput { heavy, ..CargoOutput::default() };
-        OUTPUT.lines().for_each(|line| output.line(line));
-        output.cases
-    }
-
-    #[test]
-    fn outcomes_are_read_from_what_cargo_prints() {
-        let cases = read(true);
-        assert_eq!(Count::of(&cases), Count { passed: 2, failed: 1, skipped: 1 });
-        assert_eq!((&*cases[1].class, &*cases[1].name), ("store", "a::c"));
-        assert_eq!(cases[3].outcome, Outcome::Skipped("two DID NOT RUN: no such release".into()));
-    }
-
-    #[test]
-    fn a_heavy_test_that_was_not_told_to_work_is_not_green() {
-        assert_eq!(Count::of(&read(false)), Count { passed: 1, failed: 1, skipped: 2 });
-    }
 }
