@@ -40,6 +40,34 @@ impl Repository {
         std::fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))
     }
 
+    /// Signs a commit with a key that no tree trusts, made for it and left as `stranger.key` beside the repository.
+    pub fn sign_by_a_stranger(&self, slipway: &Path, commit: &str) -> Result<()> {
+        let key = self.path.with_file_name("stranger.key");
+        if !key.exists() {
+            Cmd::new(slipway).args(["key", "new"]).arg(&key).run()?;
+        }
+        self.sign(slipway, commit, &key)
+    }
+
+    /// Adds a signature to a commit.
+    pub fn sign(&self, slipway: &Path, commit: &str, key: &Path) -> Result<()> {
+        Cmd::new(slipway).args(["sign", commit, "--repo"]).arg(&self.path).arg("--key").arg(key).run()?;
+        Ok(())
+    }
+
+    /// The detached metadata of a commit: its signatures.
+    pub fn signatures(&self, commit: &str) -> Result<Vec<u8>> {
+        let file = self.object(commit, "commitmeta")?;
+        std::fs::read(&file).with_context(|| format!("reading {}", file.display()))
+    }
+
+    /// Publishes the tree of `commit` under another ref, as a commit of its own that nobody has signed.
+    pub fn commit_as(&self, name: &str, commit: &str) -> Result<String> {
+        let tree = format!("--tree=ref={commit}");
+        let cmd = Cmd::new("ostree").arg(format!("--repo={}", self.path.display())).args(["commit", "--branch", name]);
+        Ok(cmd.args([tree.as_str(), "--add-metadata-string=version=elsewhere"]).run()?.text())
+    }
+
     /// The file objects of the second commit that the first one lacks.
     pub fn new_objects(&self, old: &str, new: &str) -> Result<Vec<PathBuf>> {
         let list = |commit: &str| -> Result<std::collections::BTreeSet<String>> {

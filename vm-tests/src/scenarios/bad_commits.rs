@@ -1,7 +1,6 @@
 //! Updates that must not be taken, each from a repository with one thing wrong with it.
 
 use anyhow::{Result, ensure};
-use sys::Cmd;
 
 use crate::context::Context;
 use crate::guest::Guest;
@@ -29,10 +28,7 @@ pub fn wrong_key(context: &Context<'_>) -> Result<()> {
     let repo = context.repository()?;
     let v2 = &context.artifacts().v2;
     repo.unsign(v2)?;
-    let key = context.dir.join("stranger.key");
-    let slipway = || Cmd::new(&context.world.slipway);
-    slipway().args(["key", "new"]).arg(&key).run()?;
-    slipway().args(["sign", v2, "--repo"]).arg(&repo.path).arg("--key").arg(&key).run()?;
+    repo.sign_by_a_stranger(&context.world.slipway, v2)?;
     let server = context.serve(&repo.path, &[])?;
     refused(&context.resume(State::Booted, &server)?, &["signature", "signed", "trusted"])
 }

@@ -97,12 +97,21 @@ pub const ALL: &[Scenario] = &[
         unsigned_at_boot::run,
     ),
     quick("clean-power-off", "after a clean power-off the root file system's journal is empty", journal::run),
-    quick("first-boot", "credentials give a first boot its name, its keys and its way in", first_boot::run),
+    quick(
+        "first-boot",
+        "credentials from SMBIOS and from the ESP, and a remote of its own, make a first boot what it was told to be",
+        first_boot::run,
+    ),
     quick("two-clones", "the disks of two clones work in one machine", clones::run),
     full(
         "power-cut-in-pull",
         "a power cut in mid-pull leaves a machine that boots and upgrades",
         interrupted_pull::power_cut,
+    ),
+    full(
+        "wrong-key-at-boot",
+        "a deployment that a stranger has signed does not boot; the machine falls back",
+        unsigned_at_boot::wrong_key,
     ),
     full("hung-kernel", "a kernel that hangs is reset by the watchdog and falls back", broken_kernel::hung),
     full(
