@@ -5,9 +5,9 @@ mod common;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use common::{REF, World, content, healthy, noise, text, tree};
+use common::{Log, REF, World, content, healthy, noise, text, tree};
 use store::commit::Builder;
 use store::fsck::{self, fsck};
 use store::pull::{self, Ahead, Missing, Network, Options, Outcome, Progress, PullError};
@@ -344,31 +344,16 @@ fn sizes_are_fetched_only_where_objects_are() {
     let server = world.serve(serve::Options { log: Some(Box::new(log.clone())), ..serve::Options::default() });
     pull::http(&world.options(&server.url()), &target).unwrap();
     healthy(&target);
-    let asked = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let asked = log.text();
     assert!(asked.contains(".update") && !asked.contains("/sizes"), "{asked}");
     let other = world.target("other", Mode::BareUser);
     pull::http(&world.options(&server.url()), &other).unwrap();
-    let asked = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let asked = log.text();
     assert!(asked.contains("/sizes"), "{asked}");
     // A second pull asks for nothing but ref, commit and signatures.
     let before = server.requests();
     pull::http(&world.options(&server.url()), &other).unwrap();
     assert_eq!(server.requests() - before, 3);
-}
-
-/// What a server logs.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 /// As publishers wrote them once.

@@ -24,6 +24,9 @@ pub enum PullError {
         #[source]
         source: Transport,
     },
+    /// An update broke off in the middle: the next pull goes on there, and fetching something else instead would cost more.
+    #[error("the update was interrupted; what has arrived is kept, and the next pull goes on there")]
+    Interrupted(#[source] Box<PullError>),
     /// An object is not what its name says.
     #[error("{kind} {expected} from {from} was tampered with or damaged: its content has the checksum {found}")]
     Mismatch {

@@ -153,6 +153,8 @@ pub(super) fn take(ways: &[Way], allowed: Allowed, context: &Context<'_>) -> Res
             Ok(arrived) => return Ok(Taken { way: name, done: arrived == Arrived::Done }),
             // The disk is full or broken: the next way would find it so too.
             Err(error @ (PullError::Store(Error::Io { .. }) | PullError::Space { .. })) => return Err(error),
+            // The next pull goes on in the middle of it.
+            Err(error @ PullError::Interrupted(_)) => return Err(error),
             // Damaged or hostile: every object would have been refused; the next way is verified as strictly.
             Err(error) => {
                 let error = crate::error::chain(&error);

@@ -3,29 +3,31 @@
 //! ```text
 //! table, catalogue -> is this the commit that is wanted? -> its tree, from old and new directories: what may be made
 //! parts of stage 0, then of stage 1:   all there already: skipped, not even fetched
-//!     fetched into a file without a name -> each file: patch -> packed again -> object, checked
+//!     fetched into a file (see `spool`) -> each file: patch -> packed again -> object, checked
 //!     a file that does not come out right is left out; a part that is damaged ends the update
 //! ```
-//! Interrupted, it begins again at the first part of which an object is missing.
+//! Interrupted, the next pull goes on at the byte where this one stopped: what was made stays, and so does what was
+//! fetched and not used yet.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::UpdateError;
-use super::base::{Base, nameless};
+use super::base::Base;
 use super::elf;
 use super::generate::old_dirtrees;
+use super::spool::{Spool, Spooled};
 use super::streams::{Corrupt, Streams};
-use super::wire::{Catalogue, ENTRY, FileEntry, HEAD, MAX_CATALOGUE, Part, Table, bad};
+use super::wire::{Catalogue, FileEntry, HEAD, MAX_CATALOGUE, Part, Table, bad};
 use crate::import::lock;
 use crate::object::{Commit, DirTree};
-use crate::pull::PullError;
 use crate::pull::ways::{Arrived, Context, Files};
+use crate::pull::{PullError, Transport};
 use crate::repo::{Content, Staging, Verity};
 use crate::sign::{Keyring, PublicKey};
 use crate::{Checksum, DirMeta, Error, FileMeta, ObjectType, Objects, Repo};
@@ -41,6 +43,8 @@ const THREADS: usize = 2;
 pub trait Input: Sync {
     /// The bytes from `from` on, `length` of them.
     fn open(&self, from: u64, length: u64) -> Result<Box<dyn Read + Send + '_>, UpdateError>;
+    /// Whether what was read is worth keeping for the next time.
+    fn keeps(&self) -> bool;
     /// So many bytes will be read.
     fn expect(&self, bytes: u64);
     /// So many have been.
@@ -61,9 +65,12 @@ pub struct Applied {
 }
 
 /// The part of an update that says what is in it.
-struct Opened {
+struct Opened<'r> {
     table: Table,
     catalogue: Catalogue,
+    spool: Spool<'r>,
+    /// Bytes that were read for it.
+    read: u64,
 }
 
 fn io_error(what: &str) -> impl Fn(io::Error) -> UpdateError + '_ {
@@ -80,23 +87,30 @@ fn exactly(reader: &mut dyn Read, count: usize) -> Result<Vec<u8>, UpdateError> 
     if bytes.len() == count { Ok(bytes) } else { bad("it ends too early") }
 }
 
-fn read_table(input: &dyn Input) -> Result<Table, UpdateError> {
+/// The table, and the bytes it was read from.
+fn read_table(input: &dyn Input) -> Result<(Table, Vec<u8>), UpdateError> {
     let mut reader = input.open(0, HEAD as u64)?;
     let mut bytes = exactly(&mut reader, HEAD)?;
     drop(reader);
     let size = Table::table_size(&bytes)?;
     bytes.extend_from_slice(&exactly(&mut input.open(HEAD as u64, size as u64)?, size)?);
-    Table::decode(&bytes)
+    Ok((Table::decode(&bytes)?, bytes))
 }
 
-/// Copies a part from the input to a file without a name.
-fn fetch(repo: &Repo, input: &dyn Input, part: &Part) -> Result<File, UpdateError> {
-    let mut file = nameless(repo)?;
-    let mut reader = input.open(part.offset, part.stored())?;
-    let (mut buffer, mut left) = (vec![0; 64 << 10], part.stored());
+/// Copies what is not here yet of a part from the input to its file; returns the bytes that were read, too.
+fn fetch(spool: &Spool<'_>, input: &dyn Input, number: usize, part: &Part) -> Result<(Spooled, u64), UpdateError> {
+    let mut spooled = spool.open(number, part.stored())?;
+    let file = &mut spooled.file;
+    file.seek(SeekFrom::Start(spooled.had)).map_err(|e| Error::io("writing a part of the update", e))?;
+    let wanted = part.stored() - spooled.had;
+    if wanted == 0 {
+        return Ok((spooled, 0));
+    }
+    let mut reader = input.open(part.offset + spooled.had, wanted)?;
+    let (mut buffer, mut left) = (vec![0; 64 << 10], wanted);
     while left > 0 {
         let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let count = reader.read(&mut buffer[..wanted]).map_err(io_error("fetching the update"))?;
+        let count = reader.read(&mut buffer[..wanted]).map_err(UpdateError::Lost)?;
         if count == 0 {
             return bad("it ends too early");
         }
@@ -104,7 +118,32 @@ fn fetch(repo: &Repo, input: &dyn Input, part: &Part) -> Result<File, UpdateErro
         input.arrived(count as u64);
         left -= count as u64;
     }
-    Ok(file)
+    drop(reader);
+    Ok((spooled, wanted))
+}
+
+/// Does something with a part. One that another pull began and that turns out wrong is fetched once more, as a whole.
+fn with_part<T>(
+    spool: &Spool<'_>,
+    input: &dyn Input,
+    number: usize,
+    part: &Part,
+    mut work: impl FnMut(&File) -> Result<(T, bool), UpdateError>,
+) -> Result<(T, u64, Option<PathBuf>), UpdateError> {
+    let (spooled, read) = fetch(spool, input, number, part)?;
+    let result = work(&spooled.file);
+    let doubtful = matches!(result, Err(UpdateError::Malformed(_)) | Ok((_, false)));
+    if spooled.had == 0 || !doubtful {
+        return Ok((result?.0, read, spooled.path));
+    }
+    tracing::debug!(number, "what was here of a part is of no use");
+    if let Some(path) = &spooled.path {
+        let gone = std::fs::remove_file(path);
+        gone.map_err(|e| Error::io(format!("removing {}", path.display()), e))?;
+    }
+    drop(spooled);
+    let (spooled, again) = fetch(spool, input, number, part)?;
+    Ok((work(&spooled.file)?.0, read + again, spooled.path))
 }
 
 /// A stretch of a file that others read as well.
@@ -134,7 +173,12 @@ fn streams<'a>(file: &'a File, part: &Part) -> Result<Streams<'a>, UpdateError> 
     Streams::open(sections).map_err(io_error("reading the update"))
 }
 
-fn read_catalogue(repo: &Repo, input: &dyn Input, table: &Table) -> Result<Catalogue, UpdateError> {
+fn read_catalogue(
+    repo: &Repo,
+    input: &dyn Input,
+    spool: &Spool<'_>,
+    table: &Table,
+) -> Result<(Catalogue, u64), UpdateError> {
     let part = &table.parts[0];
     if part.content > MAX_CATALOGUE {
         return bad("a list of contents of more than 64 MiB");
@@ -151,21 +195,33 @@ fn read_catalogue(repo: &Repo, input: &dyn Input, table: &Table) -> Result<Catal
             old_dirtrees(repo, &objects.dirtrees.into_iter().collect())?
         }
     };
-    let file = fetch(repo, input, part)?;
     let base = Base::of_bytes(repo, old);
-    let mut streams = streams(&file, part)?;
-    let mut bytes = Vec::new();
-    streams.next(Some(&base), part.content).read_to_end(&mut bytes).map_err(io_error("reading the update"))?;
-    Catalogue::decode(&bytes, table.parts.len() - 1)
+    let (catalogue, read, _) = with_part(spool, input, 0, part, |file| {
+        let mut streams = streams(file, part)?;
+        let mut bytes = Vec::new();
+        streams.next(Some(&base), part.content).read_to_end(&mut bytes).map_err(io_error("reading the update"))?;
+        let catalogue = Catalogue::decode(&bytes, table.parts.len() - 1)?;
+        if Checksum::of(&catalogue.commit) != table.to {
+            return bad("the commit in it is another one than it says");
+        }
+        Ok((catalogue, true))
+    })?;
+    Ok((catalogue, read))
 }
 
-fn open(repo: &Repo, input: &dyn Input) -> Result<Opened, UpdateError> {
-    let table = read_table(input)?;
-    let catalogue = read_catalogue(repo, input, &table)?;
-    if Checksum::of(&catalogue.commit) != table.to {
-        return bad("the commit in it is another one than it says");
+fn open<'r>(repo: &'r Repo, input: &dyn Input) -> Result<Opened<'r>, UpdateError> {
+    let (table, head) = read_table(input)?;
+    let spool = if input.keeps() { Spool::kept(repo, &head) } else { Spool::passing(repo) };
+    let result = read_catalogue(repo, input, &spool, &table);
+    let (catalogue, read) = result.inspect_err(|error| forget(&spool, error))?;
+    Ok(Opened { table, catalogue, spool, read: read + head.len() as u64 })
+}
+
+/// Only a lost connection leaves something that is worth keeping.
+fn forget(spool: &Spool<'_>, error: &UpdateError) {
+    if !matches!(error, UpdateError::Lost(_)) {
+        spool.forget();
     }
-    Ok(Opened { table, catalogue })
 }
 
 /// The new tree, as far as old and new directories tell.
@@ -222,22 +278,31 @@ struct Job<'a> {
     catalogue: &'a Catalogue,
     olds: Vec<Checksum>,
     news: Vec<Checksum>,
+    spool: &'a Spool<'a>,
     made: AtomicU64,
     left: AtomicU64,
+    read: AtomicU64,
+    /// Parts whose objects are in the batch: their files go when it is durable.
+    done: Mutex<Vec<PathBuf>>,
     flushing: Mutex<()>,
 }
 
 /// Puts the objects that an update holds into a batch; `commit` is the commit that is wanted, and believed.
 pub fn apply(input: &dyn Input, staging: &Staging<'_>, commit: &Commit) -> Result<Applied, UpdateError> {
     let opened = open(staging.repo(), input)?;
-    apply_opened(input, staging, commit, &opened)
+    let applied = apply_opened(input, staging, commit, &opened);
+    match &applied {
+        Ok(_) => opened.spool.forget(),
+        Err(error) => forget(&opened.spool, error),
+    }
+    applied
 }
 
 fn apply_opened(
     input: &dyn Input,
     staging: &Staging<'_>,
     commit: &Commit,
-    Opened { table, catalogue }: &Opened,
+    Opened { table, catalogue, spool, read: opened }: &Opened<'_>,
 ) -> Result<Applied, UpdateError> {
     let repo = staging.repo();
     if table.to != commit.checksum() {
@@ -246,33 +311,46 @@ fn apply_opened(
     let wanted = wanted(repo, commit, catalogue)?;
     let olds = files_of(repo, table.from.as_ref())?;
     let zero = || AtomicU64::new(0);
-    let (made, left, flushing) = (zero(), zero(), Mutex::new(()));
-    let job = Job { staging, input, catalogue, olds, news: wanted.files, made, left, flushing };
+    let job = Job {
+        staging,
+        input,
+        catalogue,
+        olds,
+        news: wanted.files,
+        spool,
+        made: zero(),
+        left: zero(),
+        read: zero(),
+        done: Mutex::default(),
+        flushing: Mutex::default(),
+    };
     let mut parts = Vec::new();
     let mut needed = 0u64;
-    for (part, files) in table.parts[1..].iter().zip(&catalogue.parts) {
+    for (number, (part, files)) in table.parts.iter().skip(1).zip(&catalogue.parts).enumerate() {
         let missing = job.missing(files)?;
         needed = needed.saturating_add(missing);
         if missing > 0 || files.iter().any(|file| !job.there(file)) {
-            parts.push((part, files));
+            parts.push((number + 1, part, files));
         }
     }
-    check_space(repo, needed)?;
+    let fetched = |(number, part, _): &(usize, &Part, _)| part.stored() - spool.here(*number, part.stored());
+    let expected = parts.iter().map(fetched).sum();
+    check_space(repo, needed.saturating_add(expected))?;
     for (kind, bytes) in &wanted.metadata {
         staging.write_metadata(*kind, bytes)?;
         input.wrote();
         job.made.fetch_add(1, Ordering::Relaxed);
     }
-    let read: u64 = parts.iter().map(|(part, _)| part.stored()).sum();
-    input.expect(read);
+    input.expect(expected);
     for stage in [0, 1] {
-        let parts: Vec<_> = parts.iter().filter(|(part, _)| part.stage == stage).copied().collect();
-        job.stage(&parts)?;
-        // The next stage reads what this one made.
-        staging.flush()?;
+        let parts: Vec<_> = parts.iter().filter(|(_, part, _)| part.stage == stage).copied().collect();
+        let result = job.stage(&parts);
+        // The next stage reads what this one made; of one that was interrupted it stays what was made.
+        job.flush()?;
+        result?;
     }
-    let catalogue_bytes = table.parts[0].stored() + (HEAD + ENTRY * table.parts.len()) as u64;
-    Ok(Applied { made: job.made.into_inner(), left: job.left.into_inner(), read: read + catalogue_bytes })
+    let read = job.read.into_inner() + opened;
+    Ok(Applied { made: job.made.into_inner(), left: job.left.into_inner(), read })
 }
 
 /// An update that announces more than there is room for is not begun.
@@ -280,7 +358,7 @@ fn check_space(repo: &Repo, needed: u64) -> Result<(), UpdateError> {
     let stat = rustix::fs::statvfs(repo.path())
         .map_err(|e| Error::io(format!("asking for the space in {}", repo.path().display()), e.into()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if needed > free { bad(format!("it would make {needed} bytes, {free} are free")) } else { Ok(()) }
+    if needed > free { bad(format!("it would take {needed} bytes, {free} are free")) } else { Ok(()) }
 }
 
 impl Job<'_> {
@@ -310,14 +388,14 @@ impl Job<'_> {
         Ok(bytes)
     }
 
-    fn stage(&self, parts: &[(&Part, &Vec<FileEntry>)]) -> Result<(), UpdateError> {
+    fn stage(&self, parts: &[(usize, &Part, &Vec<FileEntry>)]) -> Result<(), UpdateError> {
         let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
         let worker = || {
-            while let Some((part, files)) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some((number, part, files)) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if lock(&failure).is_some() {
                     return;
                 }
-                if let Err(error) = self.part(part, files) {
+                if let Err(error) = self.part(*number, part, files) {
                     lock(&failure).get_or_insert(error);
                 }
             }
@@ -331,27 +409,43 @@ impl Job<'_> {
         lock(&failure).take().map_or(Ok(()), Err)
     }
 
-    fn part(&self, part: &Part, files: &[FileEntry]) -> Result<(), UpdateError> {
-        let repo = self.staging.repo();
-        let stored = fetch(repo, self.input, part)?;
-        let mut streams = streams(&stored, part)?;
-        for file in files {
-            if self.there(file) {
-                streams.next(None, file.content).finish().map_err(io_error("reading the update"))?;
-            } else {
-                self.file(file, &mut streams)?;
-            }
-            if self.staging.pending_bytes() > BATCH {
-                if let Ok(_guard) = self.flushing.try_lock() {
-                    self.staging.flush()?;
-                }
-            }
+    /// Makes everything that is in the batch durable; the parts it was made from are not needed any more.
+    fn flush(&self) -> Result<(), Error> {
+        let done = std::mem::take(&mut *lock(&self.done));
+        self.staging.flush()?;
+        for path in done {
+            sys::file::remove(&path).map_err(|e| Error::io(format!("removing {}", path.display()), e))?;
         }
         Ok(())
     }
 
-    /// Makes one file. Only damage of the part itself is an error: the next file cannot be read then.
-    fn file(&self, file: &FileEntry, streams: &mut Streams<'_>) -> Result<(), UpdateError> {
+    fn part(&self, number: usize, part: &Part, files: &[FileEntry]) -> Result<(), UpdateError> {
+        let (left, read, path) = with_part(self.spool, self.input, number, part, |stored| {
+            let mut streams = streams(stored, part)?;
+            let mut left = 0;
+            for file in files {
+                if self.there(file) {
+                    streams.next(None, file.content).finish().map_err(io_error("reading the update"))?;
+                } else if !self.file(file, &mut streams)? {
+                    left += 1;
+                }
+                if self.staging.pending_bytes() > BATCH {
+                    if let Ok(_guard) = self.flushing.try_lock() {
+                        self.flush()?;
+                    }
+                }
+            }
+            Ok((left, left == 0))
+        })?;
+        self.left.fetch_add(left, Ordering::Relaxed);
+        self.read.fetch_add(read, Ordering::Relaxed);
+        lock(&self.done).extend(path);
+        Ok(())
+    }
+
+    /// Makes one file; says whether it could be made. Only damage of the part itself is an error: the next file cannot
+    /// be read then.
+    fn file(&self, file: &FileEntry, streams: &mut Streams<'_>) -> Result<bool, UpdateError> {
         let Some(target) = self.target(file) else { return bad("it names a file that is in neither tree") };
         let header = self.catalogue.headers.get(usize::try_from(file.header).unwrap_or(usize::MAX));
         let meta = header.map(|header| FileMeta::decode_stream(header, file.size));
@@ -360,8 +454,7 @@ impl Job<'_> {
             if let Err(error) = base {
                 tracing::debug!(%target, %error, "left to the pull");
             }
-            self.left.fetch_add(1, Ordering::Relaxed);
-            return streams.next(None, file.content).finish().map_err(io_error("reading the update"));
+            return streams.next(None, file.content).finish().map_err(io_error("reading the update")).map(|()| false);
         };
         let mut patch = streams.next(Some(base), file.content);
         let written = self.write(file, &meta, target, &mut patch);
@@ -372,14 +465,13 @@ impl Job<'_> {
                     self.made.fetch_add(1, Ordering::Relaxed);
                     self.input.wrote();
                 }
-                Ok(())
+                Ok(true)
             }
             Err(Error::Io { source, .. }) if Corrupt::is(&source) => bad(source.to_string()),
             Err(error) if disk(&error) => Err(error.into()),
             Err(error) => {
                 tracing::debug!(%target, error = %crate::error::chain(&error), "left to the pull");
-                self.left.fetch_add(1, Ordering::Relaxed);
-                Ok(())
+                Ok(false)
             }
         }
     }
@@ -430,6 +522,8 @@ struct Remote<'a, 'c> {
     context: &'a Context<'c>,
     path: String,
     failure: Mutex<Option<PullError>>,
+    /// Bytes of parts that have arrived.
+    arrived: AtomicU64,
 }
 
 impl Input for Remote<'_, '_> {
@@ -438,10 +532,15 @@ impl Input for Remote<'_, '_> {
         match self.context.files.open(&self.path, from, Some(length)) {
             Ok(opened) => Ok(opened.ok_or_else(gone)?.reader),
             Err(error) => {
+                let lost = matches!(error, PullError::Fetch { source: Transport::Io(_), .. });
                 lock(&self.failure).get_or_insert(error);
-                Err(gone())
+                Err(if lost { UpdateError::Lost(io::ErrorKind::NotConnected.into()) } else { gone() })
             }
         }
+    }
+
+    fn keeps(&self) -> bool {
+        true
     }
 
     fn expect(&self, bytes: u64) {
@@ -449,6 +548,7 @@ impl Input for Remote<'_, '_> {
     }
 
     fn arrived(&self, bytes: u64) {
+        self.arrived.fetch_add(bytes, Ordering::Relaxed);
         self.context.arrived(bytes);
     }
 
@@ -481,19 +581,23 @@ pub fn way(context: &Context<'_>) -> Result<Arrived, PullError> {
     let Some((path, _)) = offered(context.files, context.bases, &context.to.checksum)? else {
         return Ok(Arrived::NotOffered);
     };
-    let remote = Remote { context, path, failure: Mutex::new(None) };
+    let remote = Remote { context, path, failure: Mutex::new(None), arrived: AtomicU64::new(0) };
     let applied = apply(&remote, context.staging, &context.to.commit);
-    if let Some(error) = lock(&remote.failure).take() {
-        return Err(error);
-    }
     let from = context.files.locate(&remote.path);
+    let failure = lock(&remote.failure).take();
     match applied {
+        // The next pull goes on from here. Where not a byte came, another way may be better.
+        Err(UpdateError::Lost(error)) => {
+            let what = "the update".to_owned();
+            let error = failure.unwrap_or(PullError::Fetch { what, from, source: Transport::Io(error) });
+            let arrived = remote.arrived.into_inner() > 0;
+            Err(if arrived { PullError::Interrupted(Box::new(error)) } else { error })
+        }
+        Err(_) if failure.is_some() => failure.map_or(Ok(Arrived::NotOffered), Err),
         Ok(applied) if applied.left == 0 => Ok(Arrived::Done),
         Ok(_) => Ok(Arrived::Partly),
         Err(UpdateError::Store(error)) => Err(error.into()),
-        Err(UpdateError::Io { what, source }) => {
-            Err(PullError::Fetch { what, from, source: crate::pull::Transport::Io(source) })
-        }
+        Err(UpdateError::Io { what, source }) => Err(PullError::Fetch { what, from, source: Transport::Io(source) }),
         Err(error) => Err(PullError::Malformed {
             what: "the update".into(),
             from,
@@ -508,6 +612,10 @@ struct Local(File);
 impl Input for Local {
     fn open(&self, from: u64, length: u64) -> Result<Box<dyn Read + Send + '_>, UpdateError> {
         Ok(Box::new(Section { file: &self.0, at: from, left: length }))
+    }
+
+    fn keeps(&self) -> bool {
+        false
     }
 
     fn expect(&self, _: u64) {}
@@ -535,7 +643,7 @@ pub struct Inspected {
 
 /// Reads what an update in a file says about itself.
 pub fn inspect(path: &Path) -> Result<Inspected, UpdateError> {
-    let table = read_table(&local(path)?)?;
+    let (table, _) = read_table(&local(path)?)?;
     let size = std::fs::metadata(path).map_err(io_error("reading the update"))?.len();
     if size != table.size() {
         return bad(format!("it has {size} bytes and should have {}", table.size()));

@@ -6,7 +6,7 @@
 //! updates/TO/sizes              bytes of each object of TO, for whoever fetches them one by one (`sizes`)
 //!
 //! generate   both commits -> pairs of files by path -> parts, on all cores      (pairs, matching, cpio, generate)
-//! apply      catalogue -> parts, a few at a time -> objects, each checked        (apply, base)
+//! apply      catalogue -> parts, a few at a time -> objects, each checked        (apply, base, spool)
 //! format     wire (table, catalogue), streams (a part), layer (what is inside compressed files)
 //! ```
 //! What is compressed is unpacked, compared unpacked, and packed again on the machine (see `layer`); tables in programs
@@ -28,6 +28,7 @@ mod matching;
 mod pairs;
 mod place;
 mod sizes;
+mod spool;
 mod streams;
 mod wire;
 
@@ -58,6 +59,9 @@ pub enum UpdateError {
         #[source]
         source: std::io::Error,
     },
+    /// The connection to where it lies was lost.
+    #[error("the connection was lost while the update was fetched")]
+    Lost(#[source] std::io::Error),
     /// It starts from a commit that is not here.
     #[error("the update starts from commit {0}, which is not here")]
     Base(Checksum),
