@@ -33,7 +33,7 @@ impl World {
 #[test]
 fn heavy_a_point_release_in_our_own_format() {
     if std::env::var_os("SLIPWAY_HEAVY").is_none() {
-        eprintln!("did NOT run: heavy tier only (SLIPWAY_HEAVY=1, make test-full)");
+        eprintln!("DID NOT RUN: heavy tier only (SLIPWAY_HEAVY=1, make test-full)");
         return;
     }
     let world = World { dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() };

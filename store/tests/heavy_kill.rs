@@ -15,27 +15,27 @@ fn heavy(test: &str) -> bool {
 #[test]
 fn hundreds_of_killed_commits() {
     if heavy("hundreds_of_killed_commits") {
-        killed::commits(ROUNDS);
+        killed::commits("hundreds_of_killed_commits", ROUNDS);
     }
 }
 
 #[test]
 fn hundreds_of_killed_pulls() {
     if heavy("hundreds_of_killed_pulls") {
-        killed::pulls(ROUNDS);
+        killed::pulls("hundreds_of_killed_pulls", ROUNDS);
     }
 }
 
 #[test]
 fn hundreds_of_killed_updates() {
     if heavy("hundreds_of_killed_updates") {
-        killed::updates(ROUNDS);
+        killed::updates("hundreds_of_killed_updates", ROUNDS);
     }
 }
 
 #[test]
 fn hundreds_of_killed_prunes() {
     if heavy("hundreds_of_killed_prunes") {
-        killed::prunes(ROUNDS);
+        killed::prunes("hundreds_of_killed_prunes", ROUNDS);
     }
 }

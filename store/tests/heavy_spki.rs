@@ -61,11 +61,11 @@ fn chroot() -> Option<PathBuf> {
 #[test]
 fn libostree_with_openssl_and_we_accept_each_others_signatures() {
     if std::env::var_os("SLIPWAY_HEAVY").is_none() {
-        eprintln!("did not run: set SLIPWAY_HEAVY=1");
+        eprintln!("DID NOT RUN: set SLIPWAY_HEAVY=1");
         return;
     }
     let Some(chroot) = chroot() else {
-        eprintln!("did not run: the mirror lists the source of ostree, but does not have it");
+        eprintln!("DID NOT RUN: the mirror lists the source of ostree, but does not have it");
         return;
     };
     let world = World::new();

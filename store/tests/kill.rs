@@ -6,20 +6,20 @@ const ROUNDS: u32 = 12;
 
 #[test]
 fn a_killed_commit_leaves_nothing_half_done() {
-    killed::commits(ROUNDS);
+    killed::commits("a_killed_commit_leaves_nothing_half_done", ROUNDS);
 }
 
 #[test]
 fn a_killed_pull_goes_on_where_it_was() {
-    killed::pulls(ROUNDS);
+    killed::pulls("a_killed_pull_goes_on_where_it_was", ROUNDS);
 }
 
 #[test]
 fn a_killed_update_goes_on_where_it_was() {
-    killed::updates(ROUNDS);
+    killed::updates("a_killed_update_goes_on_where_it_was", ROUNDS);
 }
 
 #[test]
 fn a_killed_prune_leaves_no_commit_without_its_objects() {
-    killed::prunes(ROUNDS);
+    killed::prunes("a_killed_prune_leaves_no_commit_without_its_objects", ROUNDS);
 }

@@ -13,7 +13,7 @@ use sys::Cmd;
 fn heavy() -> bool {
     let heavy = std::env::var_os("SLIPWAY_HEAVY").is_some();
     if !heavy {
-        eprintln!("did NOT run: heavy tier only (SLIPWAY_HEAVY=1, make test-full)");
+        eprintln!("DID NOT RUN: heavy tier only (SLIPWAY_HEAVY=1, make test-full)");
     }
     heavy
 }

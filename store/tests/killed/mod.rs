@@ -24,8 +24,7 @@ const REPO: &str = "SLIPWAY_KILL_REPO";
 const FROM: &str = "SLIPWAY_KILL_FROM";
 const REF: &str = "os/x";
 
-/// The child's work; in the parent there is none.
-#[test]
+/// The child's work, after which it ends; in the parent there is none. The child runs the same test as its parent.
 fn job() {
     let Some(job) = std::env::var_os(JOB) else { return };
     let var = |name| std::env::var_os(name).map(PathBuf::from).unwrap();
@@ -55,6 +54,7 @@ fn job() {
         }
         other => panic!("no job {other}"),
     }
+    std::process::exit(0);
 }
 
 fn key() -> SecretKey {
@@ -85,6 +85,8 @@ impl Random {
 }
 
 struct World {
+    /// The name of the test that runs.
+    test: &'static str,
     dir: tempfile::TempDir,
     random: Random,
     /// How long a run that is not killed takes.
@@ -93,10 +95,11 @@ struct World {
 }
 
 impl World {
-    fn new() -> World {
+    fn new(test: &'static str) -> World {
+        job();
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let seed = sys::clock::since_epoch().as_nanos() as u64 | 1;
-        let mut world = World { dir, random: Random(seed), whole: Duration::from_millis(200), killed: 0 };
+        let mut world = World { test, dir, random: Random(seed), whole: Duration::from_millis(200), killed: 0 };
         for _ in 0..120 {
             world.change();
         }
@@ -130,7 +133,7 @@ impl World {
 
     fn child(&self, job: &str, repo: &Path, from: &Path) -> std::process::Command {
         let exe = std::env::current_exe().unwrap();
-        let cmd = Cmd::new(exe).args(["--exact", "killed::job", "--quiet"]).env(JOB, job).env(REPO, repo);
+        let cmd = Cmd::new(exe).args(["--exact", self.test, "--quiet"]).env(JOB, job).env(REPO, repo);
         let mut command = cmd.env(FROM, from).to_command();
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         command
@@ -181,8 +184,8 @@ fn visible(repo: &Repo, want: &Checksum) {
 }
 
 /// Commits that are killed.
-pub fn commits(rounds: u32) {
-    let mut world = World::new();
+pub fn commits(test: &'static str, rounds: u32) {
+    let mut world = World::new(test);
     let repo = world.repo("repo", Mode::Archive);
     let tree = world.path("tree");
     for _ in 0..rounds {
@@ -199,8 +202,8 @@ pub fn commits(rounds: u32) {
 }
 
 /// Pulls that are killed: over HTTP, and from this machine.
-pub fn pulls(rounds: u32) {
-    let mut world = World::new();
+pub fn pulls(test: &'static str, rounds: u32) {
+    let mut world = World::new(test);
     let origin = world.repo("origin", Mode::Archive);
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::bind(origin.path(), address, serve::Options::default()).unwrap().spawn().unwrap();
@@ -224,8 +227,8 @@ pub fn pulls(rounds: u32) {
 }
 
 /// Pulls that take an update, killed while they apply it.
-pub fn updates(rounds: u32) {
-    let mut world = World::new();
+pub fn updates(test: &'static str, rounds: u32) {
+    let mut world = World::new(test);
     let origin = world.repo("origin", Mode::Archive);
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::bind(origin.path(), address, serve::Options::default()).unwrap().spawn().unwrap();
@@ -249,8 +252,8 @@ pub fn updates(rounds: u32) {
 }
 
 /// Prunes that are killed.
-pub fn prunes(rounds: u32) {
-    let mut world = World::new();
+pub fn prunes(test: &'static str, rounds: u32) {
+    let mut world = World::new(test);
     let repo = world.repo("repo", Mode::Archive);
     for _ in 0..rounds {
         let mut last = None;
