@@ -256,7 +256,11 @@ fn the_sandbox_has_no_network_a_fixed_name_and_no_trace_of_the_machine() {
     }
     let sandbox = Sandbox::new("/");
     let output = sandbox
-        .run(&["sh", "-c", "cat /proc/net/dev | tail -n +3; uname -n; ls /tmp /run; echo $$; env | sort"])
+        .run(&[
+            "sh",
+            "-c",
+            "cat /proc/net/dev | tail -n +3; uname -n; ls /tmp /run; echo $$; env | sort; cat /proc/1/environ",
+        ])
         .unwrap();
     let text = output.text();
     let lines: Vec<&str> = text.lines().collect();

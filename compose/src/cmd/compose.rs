@@ -8,6 +8,8 @@ use compose::{build, packages, treefile};
 use store::sign::SecretKey;
 use sys::{Exit, Reporter};
 
+use super::sign::KeyArgs;
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to build.
@@ -77,20 +79,8 @@ struct SignArgs {
 }
 
 impl SignArgs {
-    fn load(&self) -> anyhow::Result<Option<SecretKey>> {
-        if let Some(path) = &self.sign_key {
-            return Ok(Some(SecretKey::load(path)?));
-        }
-        let text = if let Some(name) = &self.sign_key_env {
-            std::env::var(name).with_context(|| format!("--sign-key-env: the variable {name}"))?
-        } else if let Some(fd) = self.sign_key_fd {
-            let path = format!("/proc/self/fd/{fd}");
-            std::fs::read_to_string(path).with_context(|| format!("--sign-key-fd: reading descriptor {fd}"))?
-        } else {
-            return Ok(None);
-        };
-        // The text itself is a secret: the error says only what it should have been.
-        Ok(Some(text.trim().parse()?))
+    fn load(self) -> anyhow::Result<Option<SecretKey>> {
+        KeyArgs { key: self.sign_key, key_env: self.sign_key_env, key_fd: self.sign_key_fd }.load()
     }
 }
 

@@ -58,6 +58,10 @@ enum Verb {
 
 /// Reads the command line and runs one verb.
 pub fn main() -> ExitCode {
+    // A key may have come as a descriptor; whether it stays with us must not hang on what is run.
+    if let Err(error) = sys::keep_descriptors_from_children() {
+        return sys::main_exit("slipway", Err(anyhow::Error::new(error).context("reading /proc/self/fd")));
+    }
     let args: Vec<OsString> = std::env::args_os().collect();
     // `repo` answers as the stock tool does, exit codes included.
     let repo = args.get(1).is_some_and(|verb| verb == "repo");

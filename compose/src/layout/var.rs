@@ -92,6 +92,9 @@ pub(crate) fn move_package_database(tree: &Tree) -> Result<(), Error> {
     tree.link(OLD, "../../usr/lib/sysimage/dpkg")
 }
 
+/// The credential that `host firstboot` applies, once: a line with it would bring back, at each boot, a key that was removed.
+const KEYS: &str = "ssh.authorized_keys.root";
+
 /// Makes tmpfiles.d lines of packages name real directories: `Q /home` meets a symlink and fails, `Q /var/home` works.
 /// Returns the paths of the files that changed.
 pub(crate) fn mend_tmpfiles(tree: &Tree) -> Result<Vec<String>, Error> {
@@ -108,6 +111,9 @@ pub(crate) fn mend_tmpfiles(tree: &Tree) -> Result<Vec<String>, Error> {
 fn mended(text: &str) -> String {
     let mut new = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
+        if line.split_whitespace().next_back() == Some(KEYS) {
+            continue;
+        }
         match declared_path(line).and_then(|path| Some((path, real_path(path)?))) {
             Some((path, real)) => new.push_str(&line.replacen(path, &real, 1)),
             None => new.push_str(line),
@@ -260,6 +266,13 @@ mod tests {
             mended(text),
             "# /home stays\nQ /var/home 0755 - - -\nd- /var/roothome/.ssh :0700 root :root -\nq /var/srv 0755\nd /homestead 0755\nd /var/home2 0755\n"
         );
+    }
+
+    #[test]
+    fn a_removed_key_does_not_come_back_at_the_next_boot() {
+        let text = "f^ /etc/hosts - - - - network.hosts\nd- /root/.ssh :0700 root :root -\n\
+                    f^ /root/.ssh/authorized_keys :0600 root :root - ssh.authorized_keys.root\n";
+        assert_eq!(mended(text), "f^ /etc/hosts - - - - network.hosts\nd- /var/roothome/.ssh :0700 root :root -\n");
     }
 
     #[test]

@@ -184,7 +184,10 @@ impl Sandbox {
 
     /// The command, and the descriptor it inherits, which must live until it has started.
     fn cmd<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Result<(Cmd, Option<OwnedFd>), SandboxError> {
-        let mut cmd = Cmd::new("bwrap").arg("--bind").arg(&self.root).arg("/");
+        // --clearenv is for the program. bwrap itself is PID 1 in there, and what it was started with can be read in
+        // /proc/1/environ: a key that came in a variable among it.
+        let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
+        let mut cmd = Cmd::new("bwrap").env_clear().env("PATH", path).arg("--bind").arg(&self.root).arg("/");
         cmd = cmd.args(["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp", "--tmpfs", "/run"]);
         cmd = cmd.args(["--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", HOSTNAME]);
         cmd = cmd.args(["--die-with-parent", "--new-session", "--chdir", "/", "--clearenv"]);

@@ -71,7 +71,7 @@ pub const KEYS: &[Key] = keys! {
     "add-commit-metadata", "mapping", Keys, "Texts and true/false values to put into the commit's metadata.";
     "kargs", "list of words", Concatenate, "Kernel arguments of every deployment.";
     "remotes", "mapping of name to remote", Keys, "Where machines get updates: `url`, `ref` (default: this treefile's `ref`) and `keys`, a list of public key files relative to the treefile, or keys in base64. The remote `default` is the one that machines follow. Url and ref can be overridden on the machine, keys cannot. The keys of an included treefile's remote are kept, url and ref follow the child.";
-    "require", "`verified` or `verity`", Child, "What the initramfs demands of a deployment: `verified` a commit signed by a key of `remotes`, `verity` only that files match the commit. Default `verified`.";
+    "require", "`verified` or `verity`", Child, "What the initramfs demands of a deployment: `verified` a commit signed by a key of `remotes`, `verity` only that files match the commit. Default: `verified` where there is a key, in `remotes` or to sign with; else `verity`.";
     "stateroot", "word", Child, "Name of the operating system on disk. Default `slipway`.";
 };
 

@@ -21,6 +21,8 @@ from the image (slipway image --credential NAME=FILE):
   systemd.extra-unit.NAME          a unit; it is enabled and started if it has an [Install] section
   systemd.unit-dropin.UNIT         a drop-in for a unit
 
+Files and units in SMBIOS strings (the last three) are applied by systemd itself, at each boot on which they are given.
+
 There is no default password. What was applied is shown by `host status --verbose`.";
 
 #[derive(Debug, clap::Args)]

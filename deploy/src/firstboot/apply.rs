@@ -83,6 +83,7 @@ fn apply(root: &Path, live: bool, action: &Action, units: &mut Vec<String>) -> R
             }
             Ok(())
         }
+        Action::Systemd => Ok(()),
         Action::Remote { url, reference } => remote(root, url.as_deref(), reference.as_deref()),
     }
 }

@@ -42,6 +42,8 @@ pub enum Action {
         /// Its content.
         content: Secret,
     },
+    /// Nothing: systemd itself applies it, at each boot on which it is given.
+    Systemd,
     /// Write where updates come from.
     Remote {
         /// The URL.
@@ -99,9 +101,8 @@ fn action(name: &str, credential: &Credential) -> Option<Meaning> {
         "firstboot.hostname" | "system.hostname" => text().and_then(|t| hostname(&t)),
         "slipway.remote-url" => text().and_then(|t| remote_url(&t)),
         "slipway.remote-ref" => text().and_then(|t| remote_ref(&t)),
-        "tmpfiles.extra" if from_esp => {
-            text().map(|t| ("lines for systemd-tmpfiles".to_owned(), Action::Tmpfiles(Secret(t))))
-        }
+        "tmpfiles.extra" if !from_esp => by_systemd(),
+        "tmpfiles.extra" => text().map(|t| ("lines for systemd-tmpfiles".to_owned(), Action::Tmpfiles(Secret(t)))),
         _ => {
             let (prefix, rest) = ["network.network.", "network.netdev.", "network.link.", "systemd.extra-unit."]
                 .into_iter()
@@ -110,13 +111,17 @@ fn action(name: &str, credential: &Credential) -> Option<Meaning> {
             let kind = prefix.split('.').nth(1).unwrap_or_default();
             match kind {
                 "network" | "netdev" | "link" => text().and_then(|t| network(kind, rest, t)),
-                // systemd applies those of PID 1 itself, at each boot.
-                _ if !from_esp => return None,
+                _ if !from_esp => by_systemd(),
                 "extra-unit" => text().and_then(|t| unit(rest, t)),
                 _ => text().and_then(|t| drop_in(rest, t)),
             }
         }
     })
+}
+
+/// What PID 1 was given itself is systemd's to apply; the record says so, for whoever looks for the file's origin.
+fn by_systemd() -> Meaning {
+    Ok(("systemd applies it at each boot".to_owned(), Action::Systemd))
 }
 
 fn root_keys(text: &str) -> Meaning {

@@ -119,8 +119,10 @@ fn units_from_smbios_are_left_to_systemd() {
     system(root, "tmpfiles.extra", "f /etc/x");
     system(root, "something.else", "x");
     let record = run(root, 1).unwrap().record;
-    assert!(record.applied.is_empty() && record.ignored.is_empty());
-    assert!(!root.join("etc/systemd").exists());
+    let applied: Vec<(&str, Source)> = record.applied.iter().map(|e| (e.name.as_str(), e.source)).collect();
+    assert_eq!(applied, [("systemd.extra-unit.x.service", Source::System), ("tmpfiles.extra", Source::System)]);
+    assert!(record.applied.iter().all(|e| e.what == "systemd applies it at each boot") && record.ignored.is_empty());
+    assert!(!root.join("etc/systemd").exists() && !root.join("etc/x").exists());
 }
 
 #[test]

@@ -126,6 +126,9 @@ pub fn run(args: Args) -> Result<Exit> {
     result
 }
 
+/// The credential by which agetty logs a user in without asking.
+const AUTOLOGIN: &str = "agetty.autologin";
+
 fn start_and_wait(args: &Args, registry: &Registry, name: &str, terminal: bool) -> Result<Exit> {
     let dir = registry.dir(name);
     let image = image(args, &dir)?;
@@ -153,6 +156,10 @@ fn start_and_wait(args: &Args, registry: &Registry, name: &str, terminal: bool) 
         builder = builder.credential(credential, value);
     }
     if terminal {
+        // Whoever sits at this terminal owns the machine, and root has no password that could be typed.
+        if args.credentials.iter().all(|(name, _)| name != AUTOLOGIN) {
+            builder = builder.credential(AUTOLOGIN, "root");
+        }
         builder = builder.console(Console::Terminal);
     } else if let Some(file) = &args.console {
         console_file(file, &dir)?;
