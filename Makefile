@@ -32,16 +32,18 @@ demo: deb
 
 # Composing needs root; sudo is used where we are not.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# The tests need root and are run by cargo: the user's own one, whose files stay the user's.
+WITH_CARGO = $(AS_ROOT) env "PATH=$$PATH" "HOME=$$HOME" CARGO=$(CARGO) .ci/give-back
 
 test: deb
 	@.ci/setup test
-	@$(AS_ROOT) env "PATH=$$PATH" "HOME=$$HOME" CARGO=$(CARGO) $(BIN)/suite quick
+	@$(WITH_CARGO) $(BIN)/suite quick
 
 # In CI each shard can have a machine of its own: `make test-full SHARDS=heavy`.
 SHARDS ?= quick heavy clean-trees scenarios
 test-full: deb
 	@.ci/setup test heavy
-	@$(AS_ROOT) env "PATH=$$PATH" "HOME=$$HOME" CARGO=$(CARGO) $(BIN)/suite $(SHARDS)
+	@$(WITH_CARGO) $(BIN)/suite $(SHARDS)
 
 check:
 	@.ci/setup build check
