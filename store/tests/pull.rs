@@ -14,7 +14,7 @@ use store::pull::{self, Ahead, Missing, Network, Options, Outcome, Progress, Pul
 
 use store::serve::{self, FailAfter};
 use store::sign::{Keyring, SecretKey, VerifyError, sign_commit};
-use store::{Checksum, DirMeta, DirTree, FileMeta, Mode, ObjectType, Repo, import, update};
+use store::{Checksum, DirMeta, DirTree, Error, FileMeta, Mode, ObjectType, Repo, gc, import, update};
 
 #[test]
 fn a_pull_brings_everything_once_with_exact_progress() {
@@ -233,6 +233,61 @@ fn path_traversal_in_a_dirtree_is_refused() {
     let error = pull::http(&world.options(&server.url()), &target).unwrap_err();
     assert!(text(&error).contains("cannot be the name of a file"), "{}", text(&error));
     assert!(!target.has(ObjectType::DirTree, &tree));
+}
+
+#[test]
+fn duplicate_names_in_a_dirtree_are_refused() {
+    let world = World::new();
+    let sum = Checksum::of(b"");
+    let evil = DirTree { files: vec![("passwd".into(), sum), ("passwd".into(), sum)], dirs: Vec::new() };
+    let staging = world.origin.stage().unwrap();
+    let tree = staging.write_metadata(ObjectType::DirTree, &evil.encode()).unwrap();
+    let meta = staging.write_metadata(ObjectType::DirMeta, &DirMeta::root(0o755).encode()).unwrap();
+    staging.flush().unwrap();
+    drop(staging);
+    let commit = Builder::new(tree, meta, 5000).bind(REF).write(&world.origin).unwrap();
+    sign_commit(&world.origin, &commit, &world.key).unwrap();
+    world.origin.set_ref(REF, &commit).unwrap();
+    let server = world.serve(serve::Options::default());
+    let target = world.target("t", Mode::BareUser);
+    let error = pull::http(&world.options(&server.url()), &target).unwrap_err();
+    assert!(matches!(error, PullError::Malformed { .. }), "{}", text(&error));
+    assert!(!target.has(ObjectType::DirTree, &tree));
+}
+
+#[test]
+fn cyclic_parents_end() {
+    let world = World::new();
+    let first = world.origin.read_ref(REF).unwrap().unwrap();
+    let loaded = world.origin.load_commit(&first).unwrap();
+    // No checksum is in its own past: who wants a circle has to put a commit under another's name.
+    let past = Checksum::of(b"the commit before it");
+    let mut builder = Builder::new(loaded.root_tree, loaded.root_meta, 5000).bind(REF);
+    builder.parent = Some(past);
+    let commit = builder.write(&world.origin).unwrap();
+    sign_commit(&world.origin, &commit, &world.key).unwrap();
+    world.origin.set_ref(REF, &commit).unwrap();
+    let path = |checksum: &Checksum| {
+        world.origin.path().join("objects").join(world.origin.loose_path(ObjectType::Commit, checksum))
+    };
+    fs::create_dir_all(path(&past).parent().unwrap()).unwrap();
+    fs::copy(path(&commit), path(&past)).unwrap();
+    let signatures = |checksum| path(checksum).with_extension("commitmeta");
+    fs::copy(signatures(&commit), signatures(&past)).unwrap();
+
+    let server = world.serve(serve::Options::default());
+    let target = world.target("t", Mode::BareUser);
+    let mut options = world.options(&server.url());
+    options.select.depth = pull::Depth::All;
+    let error = pull::http(&options, &target).unwrap_err();
+    assert!(matches!(&error, PullError::Mismatch { expected, .. } if *expected == past), "{}", text(&error));
+    assert!(!target.has(ObjectType::Commit, &past));
+    healthy(&target);
+    // Nor does anything here walk in a circle.
+    let error = gc::prune(&world.origin, &gc::Options::default()).unwrap_err();
+    assert!(matches!(error, Error::Mismatch { expected, .. } if expected == past), "{error}");
+    let report = fsck(&world.origin, &fsck::Options::default()).unwrap();
+    assert!(!report.problems.is_empty());
 }
 
 /// A commit from a repository that compresses nothing cannot know the sizes of its objects; its publisher does.
@@ -491,11 +546,11 @@ fn prune_keeps_what_refs_need() {
     let old = world.origin.resolve(REF).unwrap();
     let new = world.commit(2);
     let all = world.origin.all_objects().unwrap().len();
-    let options = store::gc::Options { keep: vec![old], ..Default::default() };
-    assert_eq!(store::gc::prune(&world.origin, &options).unwrap().deleted, 0);
-    let dry = store::gc::Options { dry_run: true, ..Default::default() };
-    let would = store::gc::prune(&world.origin, &dry).unwrap();
-    let did = store::gc::prune(&world.origin, &store::gc::Options::default()).unwrap();
+    let options = gc::Options { keep: vec![old], ..Default::default() };
+    assert_eq!(gc::prune(&world.origin, &options).unwrap().deleted, 0);
+    let dry = gc::Options { dry_run: true, ..Default::default() };
+    let would = gc::prune(&world.origin, &dry).unwrap();
+    let did = gc::prune(&world.origin, &gc::Options::default()).unwrap();
     assert_eq!(would, did);
     // The old commit, its two files and the four directories on their way.
     assert_eq!((did.total, did.deleted), (all as u64, 7));

@@ -500,7 +500,7 @@ fn an_update_to_another_commit_is_refused() {
 #[test]
 fn lies_about_sizes_are_refused() {
     // The content of the catalogue, then the stored size of a stream of the first part.
-    refused("catalogue", |bytes| bytes[84..92].copy_from_slice(&(1u64 << 39).to_le_bytes()), &["64 MiB"]);
+    refused("catalogue", |bytes| bytes[84..92].copy_from_slice(&(1u64 << 39).to_le_bytes()), &["32 MiB"]);
     refused("catalogue by one", |bytes| bytes[84] = bytes[84].wrapping_add(1), &["damaged", "catalogue", "early"]);
     refused("stream", |bytes| bytes[76 + 48 + 16..][..8].copy_from_slice(&(1u64 << 50).to_le_bytes()), &["are free"]);
 }

@@ -181,7 +181,7 @@ fn read_catalogue(
 ) -> Result<(Catalogue, u64), UpdateError> {
     let part = &table.parts[0];
     if part.content > MAX_CATALOGUE {
-        return bad("a list of contents of more than 64 MiB");
+        return bad("a list of contents of more than 32 MiB");
     }
     let old = match &table.from {
         None => Vec::new(),
@@ -458,6 +458,11 @@ impl Job<'_> {
         };
         let mut patch = streams.next(Some(base), file.content);
         let written = self.write(file, &meta, target, &mut patch);
+        if let Err(Error::Io { source, .. }) = &written {
+            if Corrupt::is(source) {
+                return bad(source.to_string());
+            }
+        }
         patch.finish().map_err(io_error("reading the update"))?;
         match written {
             Ok(new) => {
@@ -467,7 +472,6 @@ impl Job<'_> {
                 }
                 Ok(true)
             }
-            Err(Error::Io { source, .. }) if Corrupt::is(&source) => bad(source.to_string()),
             Err(error) if disk(&error) => Err(error.into()),
             Err(error) => {
                 tracing::debug!(%target, error = %crate::error::chain(&error), "left to the pull");

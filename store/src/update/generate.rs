@@ -16,16 +16,12 @@ use super::layer::{Kind, Layer};
 use super::matching::{Index, Region, regions};
 use super::pairs::Olds;
 use super::streams::Plain;
-use super::wire::{Catalogue, FileEntry, MAX_CATALOGUE, Part, SourceEntry, Table};
+use super::wire::{Catalogue, FileEntry, MAX_CATALOGUE, MAX_CONTENT, MAX_FILE, MAX_FILES, Part, SourceEntry, Table};
 use super::{UpdateError, cpio, elf};
 use crate::import::{lock, threads};
 use crate::repo::Entry;
 use crate::{Checksum, Error, FileMeta, ObjectType, Repo};
 
-/// Files larger than this are left out: a client fetches them as objects.
-const MAX_FILE: u64 = 256 << 20;
-/// Content that is compared; a larger file is compared as it is.
-const MAX_CONTENT: u64 = 256 << 20;
 /// Content that one part holds about.
 const PART: u64 = 24 << 20;
 /// Files from this size on are alone in their part.
@@ -146,7 +142,7 @@ pub(super) fn old_dirtrees(repo: &Repo, dirtrees: &BTreeSet<Checksum>) -> Result
     for dirtree in dirtrees {
         all.extend_from_slice(&repo.load_metadata(ObjectType::DirTree, dirtree)?);
         if all.len() as u64 > MAX_CATALOGUE {
-            return Err(Error::invalid("the directories of the old commit are larger than 64 MiB"));
+            return Err(Error::invalid("the directories of the old commit are larger than 32 MiB"));
         }
     }
     Ok(all)
@@ -190,7 +186,7 @@ pub fn generate(
     catalogue.parts = made.iter().map(|made| made.files.clone()).collect();
     let content = catalogue.encode();
     if content.len() as u64 > MAX_CATALOGUE {
-        return Err(Error::invalid("the list of what is new is larger than 64 MiB").into());
+        return Err(Error::invalid("the list of what is new is larger than 32 MiB").into());
     }
     let write = |source| UpdateError::Io { what: "writing the update".into(), source };
     let mut plain = Plain::default();
@@ -236,7 +232,7 @@ impl Job<'_> {
                 continue;
             }
             let meta = self.repo.load_file_meta(checksum)?;
-            if meta.size > MAX_FILE {
+            if meta.size > MAX_FILE || seen.len() - left_out as usize > MAX_FILES {
                 left_out += 1;
                 continue;
             }
@@ -383,7 +379,8 @@ impl Job<'_> {
             }
         }
         let mut old = Vec::new();
-        if let Some(checksum) = item.old {
+        let comparable = |old: &Checksum| self.repo.load_file_meta(old).is_ok_and(|meta| meta.size <= MAX_CONTENT);
+        if let Some(checksum) = item.old.filter(comparable) {
             let packed = self.content(&checksum)?;
             // A packed file that stays as it is resembles the old one only as that is.
             let see = entry.layer != Layer::Raw || Kind::guess(&content) == Kind::Raw;

@@ -23,6 +23,8 @@ mod base;
 mod cpio;
 mod elf;
 mod generate;
+#[cfg(test)]
+mod hostile_tests;
 mod layer;
 mod matching;
 mod pairs;

@@ -192,21 +192,21 @@ impl Patch<'_, '_> {
             return Ok(());
         }
         let control = &mut self.streams.control;
-        self.len = number(control)?;
-        self.extra = number(control)?;
-        let step = unzigzag(number(control)?);
-        let total = self.len.checked_add(self.extra).filter(|total| *total > 0 && *total <= self.left);
+        let (len, extra, step) = (number(control)?, number(control)?, unzigzag(number(control)?));
+        let total = len.checked_add(extra).filter(|total| *total > 0 && *total <= self.left);
         if total.is_none() {
             return Err(corrupt("a region of no bytes, or of more than the file has"));
         }
         let place = self.at.checked_add_signed(step);
-        self.at = place.ok_or_else(|| corrupt("a place before the old content"))?;
-        let end = self.at.checked_add(self.len);
+        let at = place.ok_or_else(|| corrupt("a place before the old content"))?;
+        let end = at.checked_add(len);
         if let Some(base) = self.base {
-            if self.len > 0 && end.is_none_or(|end| end > base.len()) {
+            if len > 0 && end.is_none_or(|end| end > base.len()) {
                 return Err(corrupt("a place behind the old content"));
             }
         }
+        // Nothing of a region that was refused is read, whoever asks again.
+        (self.at, self.len, self.extra) = (at, len, extra);
         Ok(())
     }
 

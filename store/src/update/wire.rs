@@ -33,8 +33,15 @@ pub(crate) const HEAD: usize = 76;
 pub(crate) const ENTRY: usize = 48;
 /// More parts would be a table larger than any update.
 const MAX_PARTS: u32 = 1 << 16;
-/// A catalogue is read into memory.
-pub(crate) const MAX_CATALOGUE: u64 = 64 << 20;
+/// A catalogue is read into memory, and so are the directories it is a patch from.
+pub(crate) const MAX_CATALOGUE: u64 = 32 << 20;
+/// Files larger than this are in no update: a client fetches them as objects.
+pub(crate) const MAX_FILE: u64 = 256 << 20;
+/// Content of a file, and what it is compared with, unpacked.
+pub(crate) const MAX_CONTENT: u64 = 256 << 20;
+/// Files of all parts together, and their sources: a list of them takes 16 times what it takes in the file.
+pub(crate) const MAX_FILES: usize = 1 << 18;
+const MAX_SOURCES: usize = 1 << 18;
 
 /// Says what is wrong with an update file.
 pub(crate) fn bad<T>(why: impl Into<String>) -> Result<T, UpdateError> {
@@ -204,10 +211,16 @@ impl Catalogue {
                 list.push(reader.blob()?);
             }
         }
+        let (mut all, mut sources) = (0, 0);
         for _ in 0..parts {
             let mut files = Vec::new();
             for _ in 0..reader.count()? {
-                files.push(reader.file()?);
+                let file = reader.file(MAX_SOURCES - sources)?;
+                (all, sources) = (all + 1, sources + file.sources.len());
+                if all > MAX_FILES {
+                    return bad("more files than an update may have");
+                }
+                files.push(file);
             }
             catalogue.parts.push(files);
         }
@@ -287,17 +300,25 @@ impl<'a> Reader<'a> {
         Ok(self.take(count as usize)?.to_vec())
     }
 
-    fn file(&mut self) -> Result<FileEntry, UpdateError> {
+    fn file(&mut self, most: usize) -> Result<FileEntry, UpdateError> {
         let (index, header, size) = (self.varint()?, self.varint()?, self.varint()?);
         let layer = Layer::decode(self)?;
         let content = self.varint()?;
-        let mut sources = Vec::new();
+        let (content, elf) = (content >> 1, content & 1 == 1);
+        if size > MAX_FILE || content > MAX_CONTENT {
+            return bad("a file larger than one in an update may be");
+        }
+        let (mut sources, mut old) = (Vec::new(), 0u64);
         for _ in 0..self.count()? {
             let index = self.varint()?;
             let kind = Kind::from_number(self.byte()?)?;
-            sources.push(SourceEntry { new: index & 1 == 1, index: index >> 1, kind, size: self.varint()? });
+            let size = self.varint()?;
+            old = old.saturating_add(size);
+            if old > MAX_CONTENT || sources.len() == most {
+                return bad("a file made from more than one in an update may be");
+            }
+            sources.push(SourceEntry { new: index & 1 == 1, index: index >> 1, kind, size });
         }
-        let (content, elf) = (content >> 1, content & 1 == 1);
         Ok(FileEntry { index, header, size, layer, content, elf, sources })
     }
 }
