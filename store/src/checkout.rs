@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Mode as Bits, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode as Bits, Timespec, Timestamps, XattrFlags};
 
 use crate::import::{lock, threads};
-use crate::object::{DirMeta, FileMeta, ObjectType};
+use crate::object::{DirMeta, DirTree, FileMeta, ObjectType};
 use crate::{Checksum, Entry, Error, Mode, Repo, local};
 
 /// What happens where there is something already.
@@ -58,8 +58,10 @@ pub struct Options<'a> {
     pub copy_empty: bool,
     /// Directories lose the bits outside of 0775.
     pub plain_dirs: bool,
-    /// Files called `.wh.NAME` delete NAME, and are not written.
+    /// Files called `.wh.NAME` delete NAME, and are not written; `.wh..wh..opq` deletes what its directory held.
     pub whiteouts: bool,
+    /// Files called `.ostree-wh.NAME` become what overlayfs takes for the absence of NAME: a character device 0:0.
+    pub passthrough_whiteouts: bool,
     /// Paths to leave out; `/` is the top of what is written. A directory ends in a slash and goes with all below it.
     pub skip: Option<&'a HashSet<String>>,
     /// Threads; 0 uses every core.
@@ -68,6 +70,12 @@ pub struct Options<'a> {
 
 /// Begins the name of a file that deletes another.
 const WHITEOUT: &str = ".wh.";
+
+/// The name of a file whose directory hides what was there.
+const OPAQUE: &str = ".wh..wh..opq";
+
+/// Begins the name of a file that stands for an overlayfs whiteout.
+const PASSTHROUGH: &str = ".ostree-wh.";
 
 /// Writes the directory `path` of a commit to `target`. If `path` is a file, `target` becomes a directory that holds it.
 pub fn checkout(repo: &Repo, commit: &Checksum, path: &str, target: &Path, options: &Options<'_>) -> Result<(), Error> {
@@ -137,27 +145,43 @@ impl Plan<'_> {
             path.match_indices('/').skip(1).any(|(at, _)| skip.contains(&path[..=at])) || skip.contains(path)
         };
         repo.walk_tree(tree, meta, &mut |path, entry| {
-            let dir = matches!(entry, Entry::Dir { .. }) && skipped(&format!("{path}/"));
-            if dir || skipped(path) {
+            let left_out = match entry {
+                Entry::Dir { .. } => skipped(&format!("{path}/")),
+                Entry::File { .. } => skipped(path),
+            };
+            if left_out {
                 return Ok(());
             }
             let name = path.rsplit('/').next().unwrap_or_default();
             let place = target.join(&path[1..]);
             match entry {
-                Entry::Dir { meta, .. } => {
+                Entry::Dir { tree, meta } => {
+                    let opaque = |tree: DirTree| tree.files.iter().any(|file| file.0 == OPAQUE);
+                    if options.whiteouts && opaque(repo.load_dirtree(&tree)?) {
+                        remove(&place)?;
+                    }
                     if self.create_dir(&place)? {
                         self.dirs.push((place, repo.load_dirmeta(&meta)?));
                     }
                 }
                 Entry::File { .. } if options.whiteouts && name.starts_with(WHITEOUT) => {
-                    let deleted = place.with_file_name(&name[WHITEOUT.len()..]);
-                    sys::file::remove_tree(&deleted).map_err(|e| failed(&deleted, e))?;
+                    // What an opaque directory hides is gone already.
+                    if name != OPAQUE {
+                        remove(&place.with_file_name(&name[WHITEOUT.len()..]))?;
+                    }
                 }
                 Entry::File { checksum } => self.files.push((place, checksum)),
             }
             Ok(())
         })
     }
+}
+
+/// Deletes a file, or a directory with all that is in it; what is not there is fine.
+fn remove(path: &Path) -> Result<(), Error> {
+    let is_dir = fs::symlink_metadata(path).is_ok_and(|there| there.is_dir());
+    let removed = if is_dir { sys::file::remove_tree(path) } else { sys::file::remove(path) };
+    removed.map_err(|e| Error::io(format!("deleting {}", path.display()), e))
 }
 
 /// Writes one file, minding what is there.
@@ -189,7 +213,9 @@ fn same(repo: &Repo, checksum: &Checksum, path: &Path, options: &Options<'_>) ->
     if !options.user {
         return Ok(local::checksum(path, &local::Options::default())? == *checksum);
     }
-    let meta = FileMeta { uid: 0, gid: 0, xattrs: Vec::new(), ..repo.load_file_meta(checksum)? };
+    let stored = repo.load_file_meta(checksum)?;
+    let mode = if stored.symlink.is_some() { stored.mode } else { stored.mode & !0o7000 };
+    let meta = FileMeta { uid: 0, gid: 0, mode, xattrs: Vec::new(), ..stored };
     let mut hasher = meta.hasher();
     io::copy(&mut repo.open_file(checksum)?.content, &mut hasher).map_err(|e| failed(path, e))?;
     let expected = Checksum(sha2::Digest::finalize(hasher).into());
@@ -198,6 +224,11 @@ fn same(repo: &Repo, checksum: &Checksum, path: &Path, options: &Options<'_>) ->
 }
 
 fn write(repo: &Repo, checksum: &Checksum, path: &Path, options: &Options<'_>) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if let Some(name) = name.strip_prefix(PASSTHROUGH).filter(|_| options.passthrough_whiteouts) {
+        let path = path.with_file_name(name);
+        return whiteout(&repo.load_file_meta(checksum)?, &path, options).map_err(|e| failed(&path, e));
+    }
     if options.place != Place::Copy && link(repo, checksum, path, options)? {
         return Ok(());
     }
@@ -252,6 +283,20 @@ fn file(repo: &Repo, checksum: &Checksum, path: &Path, options: &Options<'_>) ->
         file_metadata(&file, &meta, options)
     };
     write().map_err(|e| failed(path, e))
+}
+
+/// A character device 0:0 with the owner, mode and xattrs of a file.
+fn whiteout(meta: &FileMeta, path: &Path, options: &Options<'_>) -> io::Result<()> {
+    let bits = Bits::from_raw_mode(meta.mode & 0o777);
+    rustix::fs::mknodat(CWD, path, FileType::CharacterDevice, bits, 0)?;
+    if !options.user {
+        std::os::unix::fs::lchown(path, Some(meta.uid), Some(meta.gid))?;
+        for (name, value) in &meta.xattrs {
+            rustix::fs::lsetxattr(path, name.as_slice(), value, XattrFlags::empty())?;
+        }
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(meta.mode & 0o777))?;
+    Ok(rustix::fs::utimensat(CWD, path, &times(), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 fn link_metadata(path: &Path, meta: &FileMeta, options: &Options<'_>) -> io::Result<()> {

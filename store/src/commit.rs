@@ -19,6 +19,8 @@ pub const COMPOSEFS_DIGEST: &str = "ostree.composefs.digest.v0";
 pub struct Builder {
     /// Facts about the tree; written in the order of their keys.
     pub metadata: Dict,
+    /// Keys that are written before the others, in this order.
+    pub first_keys: Vec<String>,
     /// The commit before it.
     pub parent: Option<Checksum>,
     /// One line.
@@ -38,6 +40,7 @@ impl Builder {
     pub fn new(root_tree: Checksum, root_meta: Checksum, timestamp: u64) -> Self {
         Builder {
             metadata: Dict::new(),
+            first_keys: Vec::new(),
             parent: None,
             subject: String::new(),
             body: String::new(),
@@ -71,6 +74,7 @@ impl Builder {
     pub fn encode(&self) -> Vec<u8> {
         CommitFields {
             metadata: &self.metadata,
+            first_keys: &self.first_keys,
             parent: self.parent.as_ref(),
             subject: &self.subject,
             body: &self.body,

@@ -475,6 +475,7 @@ impl Commit {
 /// What a commit says, before it has bytes.
 pub(crate) struct CommitFields<'a> {
     pub metadata: &'a Dict,
+    pub first_keys: &'a [String],
     pub parent: Option<&'a Checksum>,
     pub subject: &'a str,
     pub body: &'a str,
@@ -487,7 +488,7 @@ impl CommitFields<'_> {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         writer
-            .framed(8, &value::encode_dict(self.metadata))
+            .framed(8, &value::encode_dict_with(self.metadata, self.first_keys))
             .framed(1, self.parent.map_or(&[][..], |p| &p.0))
             .framed(1, &[])
             .framed(1, &gv::nul(self.subject))

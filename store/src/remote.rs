@@ -105,10 +105,11 @@ impl Repo {
 }
 
 impl Config {
-    /// A remote at an address.
+    /// A remote at an address. `metalink=URL` is noted as such.
     pub fn new(name: &str, url: &str) -> Result<Config, Error> {
         check_name(name)?;
-        Ok(Config { name: name.to_owned(), values: vec![("url".to_owned(), url.to_owned())] })
+        let (key, url) = url.strip_prefix("metalink=").map_or(("url", url), |url| ("metalink", url));
+        Ok(Config { name: name.to_owned(), values: vec![(key.to_owned(), url.to_owned())] })
     }
 
     /// The keys and values, in the order of the file.
@@ -186,6 +187,11 @@ impl Config {
         self.trust_by("gpg-verify-summary", false, "sign-verify-summary", repo, root)
     }
 
+    /// Whether the summary needs an OpenPGP signature.
+    pub fn wants_gpg_summary(&self) -> Result<bool, Error> {
+        self.switch("gpg-verify-summary", false)
+    }
+
     fn trust_by(&self, gpg: &str, default: bool, signed: &str, repo: &Repo, root: &Path) -> Result<Trust, Error> {
         let mut trust = Trust::default();
         if self.switch(gpg, default)? {
@@ -215,7 +221,8 @@ impl Config {
         Ok(trust)
     }
 
-    fn gpg_keys(&self, repo: &Repo, root: &Path) -> Result<gpg::Keyring, Error> {
+    /// The OpenPGP keys that count for it.
+    pub fn gpg_keys(&self, repo: &Repo, root: &Path) -> Result<gpg::Keyring, Error> {
         let more: Vec<PathBuf> =
             self.get("gpgkeypath").map(parse_list).unwrap_or_default().into_iter().map(PathBuf::from).collect();
         let keys = gpg::Keyring::of_remote(repo.path(), &self.name, root, &more);
@@ -270,9 +277,9 @@ impl Config {
         Ok(options)
     }
 
-    /// Adds OpenPGP keys to the remote's; returns how many were new.
-    pub fn import_gpg_keys(&self, repo: &Repo, keys: &[u8]) -> Result<usize, gpg::GpgError> {
-        gpg::import(repo.path(), &self.name, keys)
+    /// Adds the OpenPGP keys of files to the remote's, all or those that are named; returns how many were new.
+    pub fn import_gpg_keys(&self, repo: &Repo, files: &[&[u8]], only: &[String]) -> Result<usize, gpg::GpgError> {
+        gpg::import(repo.path(), &self.name, files, only)
     }
 }
 

@@ -11,7 +11,7 @@
 use std::path::Path;
 
 use crate::gv::{self, Malformed, Type, Writer};
-use crate::value::{Dict, Value, decode_dict, encode_dict};
+use crate::value::{Dict, Value, decode_dict, dict_keys, encode_dict};
 use crate::{Checksum, Error, ObjectType, Repo, delta};
 
 /// Facts: when it was written.
@@ -78,6 +78,12 @@ impl Summary {
             refs.push(Ref { name: name.to_owned(), size, commit, facts: decode_dict(inner[2])? });
         }
         Ok(Summary { refs, facts: decode_dict(parts[1])? })
+    }
+
+    /// The names of the facts in the order of the file, which `decode` forgets.
+    pub fn order_of_facts(bytes: &[u8]) -> Result<Vec<String>, Malformed> {
+        let members = [Type::parse("a(s(taya{sv}))")?, Type::parse("a{sv}")?];
+        dict_keys(gv::tuple(&members, bytes)?[1])
     }
 
     /// The bytes of the file.
@@ -205,6 +211,7 @@ mod tests {
         let one = summary(&["a", "b/c", "d"]);
         let again = Summary::decode(&one.encode()).unwrap();
         assert_eq!(again, one);
+        assert_eq!(Summary::order_of_facts(&one.encode()).unwrap(), [LAST_MODIFIED]);
         assert_eq!(again.commit("b/c"), Some(Checksum::of(b"b/c")));
         assert_eq!((again.commit("b"), again.last_modified(), again.expires()), (None, Some(7), None));
         assert_eq!(Summary::decode(&Summary::default().encode()).unwrap(), Summary::default());
@@ -231,7 +238,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_summary_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = Summary::decode(&bytes);
+            let _ = (Summary::decode(&bytes), Summary::order_of_facts(&bytes));
         }
     }
 }

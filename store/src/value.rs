@@ -187,6 +187,13 @@ pub fn decode_dict(bytes: &[u8]) -> Result<Dict, Malformed> {
     decode_dict_at(bytes, 0)
 }
 
+/// The keys of an `a{sv}`, in the order of the bytes.
+pub(crate) fn dict_keys(bytes: &[u8]) -> Result<Vec<String>, Malformed> {
+    let members = [Type::Str, Type::Variant];
+    let entries = gv::array(&Type::Tuple(members.to_vec()), bytes)?;
+    entries.into_iter().map(|entry| Ok(gv::string(gv::tuple(&members, entry)?[0])?.to_owned())).collect()
+}
+
 fn decode_dict_at(bytes: &[u8], depth: usize) -> Result<Dict, Malformed> {
     let members = [Type::Str, Type::Variant];
     let mut dict = Dict::new();
@@ -204,8 +211,16 @@ fn decode_dict_at(bytes: &[u8], depth: usize) -> Result<Dict, Malformed> {
 
 /// Encodes an `a{sv}`, keys in byte order.
 pub fn encode_dict(dict: &Dict) -> Vec<u8> {
+    encode_dict_with(dict, &[])
+}
+
+/// The same, some keys before the others: in the order of `first`, as a tool wrote them that minds none.
+pub(crate) fn encode_dict_with(dict: &Dict, first: &[String]) -> Vec<u8> {
     let mut writer = Writer::new();
-    for (key, value) in dict {
+    let place = |key: &String| first.iter().position(|name| name == key).unwrap_or(first.len());
+    let mut entries: Vec<(&String, &Value)> = dict.iter().collect();
+    entries.sort_by_key(|(key, _)| place(key));
+    for (key, value) in entries {
         let mut variant = value.encode();
         variant.push(0);
         variant.extend_from_slice(value.type_string().as_bytes());

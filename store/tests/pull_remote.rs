@@ -326,7 +326,7 @@ fn openpgp_signatures_are_those_of_the_stock_tools() {
     let mut remote = Config::new("origin", &server.url()).unwrap();
     remote.set("gpg-verify", "true");
     theirs.set_remote(&remote).unwrap();
-    assert_eq!(remote.import_gpg_keys(&theirs, &key).unwrap(), 1);
+    assert_eq!(remote.import_gpg_keys(&theirs, &[&key], &[]).unwrap(), 1);
     let repo = format!("--repo={}", theirs.path().display());
     Cmd::new("ostree").args([repo.as_str(), "pull", "origin", REF]).run().unwrap();
     assert_eq!(theirs.resolve(&format!("origin:{REF}")).unwrap(), commit);
@@ -347,7 +347,7 @@ fn openpgp_signatures_are_those_of_the_stock_tools() {
         pull::http(&options, &ours)
     };
     assert!(matches!(pull(), Err(PullError::SummaryUntrusted { .. })), "no keys yet");
-    remote.import_gpg_keys(&ours, &key).unwrap();
+    remote.import_gpg_keys(&ours, &[&key], &[]).unwrap();
     assert!(matches!(pull(), Err(PullError::SummaryUntrusted { .. })), "not signed");
     sign(&["summary", "-u", "--gpg-sign=build@example.org"]);
     assert!(matches!(pull(), Err(PullError::Untrusted { .. })), "the commit is not signed");

@@ -21,6 +21,7 @@ fn disk(signer: Option<[u8; 32]>) -> (tempfile::TempDir, Deployment) {
     let repo = Repo::create(&root.join("ostree/repo"), Mode::BareUser).unwrap();
     let commit = store::commit::Builder {
         metadata: BTreeMap::from([("ostree.composefs.digest.v0".to_owned(), Value::Bytes(vec![5; 32]))]),
+        first_keys: Vec::new(),
         parent: None,
         subject: "test".to_owned(),
         body: String::new(),

@@ -56,6 +56,7 @@ impl World {
         let new = checksum(&FileMeta::regular(0o644, NEW.len() as u64), NEW);
         let to = crate::object::CommitFields {
             metadata: &Dict::new(),
+            first_keys: &[],
             parent: Some(&from),
             subject: "",
             body: "",
@@ -301,6 +302,7 @@ fn wrong_objects_are_refused() {
     let other = Commit { bytes: Vec::new(), ..world.repo.load_commit(&world.from).unwrap() };
     let fields = crate::object::CommitFields {
         metadata: &other.metadata,
+        first_keys: &[],
         parent: None,
         subject: "other",
         body: "",

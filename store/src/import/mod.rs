@@ -29,7 +29,7 @@ use crate::repo::{Content, IN_MEMORY, Staging, file_xattrs, hash_all, link_xattr
 use crate::{Checksum, Error, Repo, verity};
 
 pub use memory::{Node, tree};
-pub use tar::{TarOptions, tar};
+pub use tar::{Base, Rename, TarOptions, tar};
 
 use cache::{Cache, Seen};
 

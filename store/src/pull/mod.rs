@@ -71,6 +71,10 @@ pub struct Outcome {
     pub signer: Option<PublicKey>,
     /// Objects that were fetched.
     pub fetched: u64,
+    /// Those of them that are files and came one by one.
+    pub files: u64,
+    /// Commits that are new here.
+    pub new_commits: u64,
     /// Bytes that were fetched.
     pub bytes: u64,
     /// Objects that were here already.
@@ -81,6 +85,8 @@ impl Outcome {
     /// Counts another commit of the same pull.
     fn add(&mut self, other: Outcome) {
         self.fetched += other.fetched;
+        self.files += other.files;
+        self.new_commits += other.new_commits;
         self.bytes += other.bytes;
         self.present += other.present;
         self.commits.extend(other.commits);

@@ -92,6 +92,7 @@ pub(super) fn fetch_objects(
     let flushed = staging.flush();
     let arrived = result?;
     flushed?;
+    let files = arrived.len() as u64;
     // The last look before the commit becomes visible costs a moment, and a commit with a hole would cost a boot.
     if let Some(checksum) = arrived.into_iter().find(|file| !repo.has(ObjectType::File, file)) {
         return Err(Error::Missing { kind: ObjectType::File, checksum }.into());
@@ -121,6 +122,8 @@ pub(super) fn fetch_objects(
         commits: BTreeMap::new(),
         signer: verified.signer,
         fetched: arrived.objects,
+        files,
+        new_commits: u64::from(!visible),
         bytes: arrived.bytes,
         present,
     })

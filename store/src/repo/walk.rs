@@ -109,7 +109,12 @@ impl Repo {
     /// What is at `path` in the tree of a commit.
     pub fn lookup(&self, commit: &Checksum, path: &str) -> Result<Option<Entry>, Error> {
         let commit = self.load_commit(commit)?;
-        let mut entry = Entry::Dir { tree: commit.root_tree, meta: commit.root_meta };
+        self.lookup_in(&commit.root_tree, &commit.root_meta, path)
+    }
+
+    /// The same in a tree that no commit has.
+    pub fn lookup_in(&self, tree: &Checksum, meta: &Checksum, path: &str) -> Result<Option<Entry>, Error> {
+        let mut entry = Entry::Dir { tree: *tree, meta: *meta };
         for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
             let Entry::Dir { tree, .. } = entry else { return Ok(None) };
             let tree = self.load_dirtree(&tree)?;

@@ -40,8 +40,8 @@ pub struct Args {
     /// Files called .wh.NAME delete NAME.
     #[arg(long)]
     whiteouts: bool,
-    /// Left out.
-    #[arg(long, hide = true)]
+    /// Files called .ostree-wh.NAME become character devices 0:0 called NAME, which overlayfs takes for no NAME.
+    #[arg(long)]
     process_passthrough_whiteouts: bool,
     /// Do nothing where the tree has no such path.
     #[arg(long)]
@@ -58,7 +58,7 @@ pub struct Args {
     /// Fail where a hard link cannot be made.
     #[arg(short = 'H', long, conflicts_with = "force_copy")]
     require_hardlinks: bool,
-    /// Copy empty files.
+    /// Copy empty files; that is always done.
     #[arg(short = 'z', long)]
     force_copy_zerosized: bool,
     /// Make no hard links.
@@ -86,7 +86,6 @@ pub struct Args {
 
 pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     left_out(&[
-        ("checkout --process-passthrough-whiteouts", args.process_passthrough_whiteouts),
         ("checkout --selinux-policy", args.selinux_policy.is_some()),
         ("checkout --selinux-prefix", args.selinux_prefix.is_some()),
         ("checkout --composefs-noverity", args.composefs_noverity),
@@ -106,9 +105,11 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
             (_, true) => Place::Copy,
             _ => Place::Link,
         },
-        copy_empty: args.force_copy_zerosized,
+        // Names of one empty file would share its times and mode, and save nothing.
+        copy_empty: true,
         plain_dirs: args.bareuseronly_dirs,
         whiteouts: args.whiteouts,
+        passthrough_whiteouts: args.process_passthrough_whiteouts,
         skip: skip.as_ref(),
         threads: 0,
     };

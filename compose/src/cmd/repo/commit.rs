@@ -8,9 +8,9 @@ use std::sync::Mutex;
 
 use anyhow::{Context as _, bail};
 use store::commit::{Builder, COMPOSEFS_DIGEST};
-use store::object::{S_IFDIR, S_IFMT, S_IFREG};
+use store::object::{DirMeta, S_IFDIR, S_IFMT, S_IFREG};
 use store::sign::{SecretKey, sign_commit};
-use store::{Checksum, Commit, Dict, Repo, Value, import, merge};
+use store::{Checksum, Commit, Dict, Entry, Repo, Value, import, merge};
 use sys::Exit;
 
 use super::{At, left_out, parse};
@@ -192,6 +192,7 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         None => {
             let mut builder = Builder::new(tree.0, tree.1, timestamp(args)?);
             (builder.parent, builder.metadata, builder.subject, builder.body) = (parent, metadata, subject, body);
+            builder.first_keys = order(args);
             if args.bootable {
                 let kernel = kernel(repo, &tree.0)?.context("the tree has no /usr/lib/modules/VERSION/vmlinuz")?;
                 builder.metadata.insert("ostree.bootable".to_owned(), Value::Bool(true));
@@ -271,6 +272,14 @@ fn metadata(repo: &Repo, args: &Args, parent: Option<&Commit>) -> anyhow::Result
     Ok(metadata)
 }
 
+/// The order in which the stock tool writes keys: as they are given, and then the bindings.
+fn order(args: &Args) -> Vec<String> {
+    let given = args.add_metadata_string.iter().chain(&args.add_metadata);
+    let given = given.filter_map(|pair| pair.split_once('=')).map(|(key, _)| key.to_owned());
+    let bindings = [store::commit::REF_BINDING, "ostree.collection-binding"].map(str::to_owned);
+    given.chain(args.keep_metadata.iter().cloned()).chain(bindings).collect()
+}
+
 /// Subject and body.
 fn message(args: &Args) -> anyhow::Result<(String, String)> {
     let subject = args.subject.clone().unwrap_or_default();
@@ -318,7 +327,7 @@ fn import_all(repo: &Repo, args: &Args) -> anyhow::Result<(Tree, import::Stats)>
         let top = match kind {
             "dir" | "tar" => {
                 let from = if kind == "dir" { From::Dir(Path::new(name)) } else { From::Tar(name) };
-                let imported = changes.import(repo, &from, args)?;
+                let imported = changes.import(repo, &from, args, result)?;
                 stats.files += imported.stats.files;
                 stats.symlinks += imported.stats.symlinks;
                 stats.dirs += imported.stats.dirs;
@@ -377,7 +386,14 @@ impl Changes {
         Ok(Changes { add: Mutex::new(add), set, skip, skipped: Mutex::default() })
     }
 
-    fn import(&self, repo: &Repo, from: &From<'_>, args: &Args) -> anyhow::Result<import::Imported> {
+    /// Imports one tree; `below` is what it will be laid over.
+    fn import(
+        &self,
+        repo: &Repo,
+        from: &From<'_>,
+        args: &Args,
+        below: Option<Tree>,
+    ) -> anyhow::Result<import::Imported> {
         let (uid, gid) = (u32::try_from(args.owner_uid).ok(), u32::try_from(args.owner_gid).ok());
         let modify = |path: &str, attributes: &mut import::Attributes| {
             let regular = attributes.mode & S_IFMT == S_IFREG;
@@ -428,8 +444,16 @@ impl Changes {
             From::Tar("-") => Box::new(std::io::stdin().lock()),
             From::Tar(file) => Box::new(File::open(file).with_context(|| format!("opening {file}"))?),
         };
+        let base = |path: &str| -> Result<Option<DirMeta>, store::Error> {
+            let Some((tree, meta)) = below else { return Ok(None) };
+            match repo.lookup_in(&tree, &meta, path)? {
+                Some(Entry::Dir { meta, .. }) => repo.load_dirmeta(&meta).map(Some),
+                _ => Ok(None),
+            }
+        };
         let make_parents = args.tar_autocreate_parents;
-        let options = import::TarOptions { make_parents, skip, modify, ..import::TarOptions::default() };
+        let base: Option<import::Base<'_>> = if below.is_some() { Some(&base) } else { None };
+        let options = import::TarOptions { make_parents, base, skip, modify, ..import::TarOptions::default() };
         import::tar(repo, stream, &options).with_context(|| format!("importing {from:?}"))
     }
 
@@ -482,6 +506,10 @@ fn consume(args: &Args) -> anyhow::Result<()> {
         for entry in std::fs::read_dir(dir)? {
             let path = entry?.path();
             sys::file::remove_tree(&path).or_else(|_| sys::file::remove(&path))?;
+        }
+        // The directory itself goes, too, unless somebody is in it.
+        if dir.file_name().is_some() {
+            std::fs::remove_dir(dir).with_context(|| format!("deleting {}", dir.display()))?;
         }
     }
     Ok(())

@@ -6,8 +6,10 @@
 //! stock tool lacks (`--json`) are marked so.
 
 mod describe;
+mod gpg;
 mod parse;
 mod size;
+mod wkd;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! `repo pull`: refs of a remote, over HTTP.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use store::pull::{self, Ahead, Depth, Options, Select};
@@ -8,7 +9,7 @@ use store::sign::Keyring;
 use store::{Checksum, Repo};
 use sys::{Exit, Refused, Reporter};
 
-use super::{At, left_out, parse};
+use super::{At, left_out, parse, size};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -224,6 +225,7 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     let step = Reporter::new().step("pull", 0);
     let progress = |p: &pull::Progress| step.reach(p.bytes, p.bytes_total);
     let options = Options { progress: Some(&progress), ..options };
+    let started = Instant::now();
     let outcome = pull::http(&options, repo)?;
     for (name, commit) in overrides {
         if options.check_bindings {
@@ -232,10 +234,24 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         let remote = options.remote.as_ref().filter(|_| !args.mirror);
         repo.set_ref(&remote.map_or_else(|| name.clone(), |remote| format!("{remote}:{name}")), &commit)?;
     }
+    let status = status(&options, &outcome, started.elapsed().as_secs());
     step.transferred(outcome.fetched, outcome.bytes);
-    if args.remote.contains("://") {
+    if !args.remote.contains("://") {
+        println!("{status}");
+    } else {
         // Nothing remembers what an address had: say it.
         println!("{}", outcome.commit);
     }
     Ok(Exit::Done)
+}
+
+/// The line that the stock tool ends with.
+fn status(options: &Options<'_>, outcome: &pull::Outcome, seconds: u64) -> String {
+    let metadata = outcome.fetched.saturating_sub(outcome.files) + outcome.new_commits;
+    let objects = format!("{metadata} metadata, {} content objects", outcome.files);
+    let bytes = size::format(outcome.bytes);
+    match options.url.starts_with("file://") {
+        true => format!("{objects} imported; 0 bytes content written"),
+        false => format!("{objects} fetched; {bytes} transferred in {seconds} seconds; {bytes} content written"),
+    }
 }

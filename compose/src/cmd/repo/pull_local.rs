@@ -1,9 +1,11 @@
 //! `repo pull-local`: refs of another repository on this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use store::pull::{self, LocalOptions};
-use store::{Checksum, ObjectType, Repo, Verity};
+use anyhow::Context as _;
+use store::pull::{self, LocalOptions, Select};
+use store::sign::trust::{Keys, Trust};
+use store::{Checksum, ObjectType, Repo};
 use sys::Exit;
 
 use super::{At, left_out, size};
@@ -15,8 +17,8 @@ pub struct Args {
     source: PathBuf,
     /// Refs, or commits by checksum; without any, every ref.
     refs: Vec<String>,
-    /// Left out.
-    #[arg(long, hide = true)]
+    /// Only the commits themselves.
+    #[arg(long)]
     commit_metadata_only: bool,
     /// Write refs/remotes/REMOTE, and not refs/heads.
     #[arg(long, value_name = "REMOTE")]
@@ -30,8 +32,8 @@ pub struct Args {
     /// Compare checksums; that is always done.
     #[arg(long)]
     untrusted: bool,
-    /// Left out.
-    #[arg(long, hide = true)]
+    /// Refuse files that are setuid, setgid or writable for all.
+    #[arg(long)]
     bareuseronly_files: bool,
     /// Left out.
     #[arg(long, hide = true)]
@@ -39,11 +41,11 @@ pub struct Args {
     /// Use no static deltas; between local repositories none are used.
     #[arg(long)]
     disable_static_deltas: bool,
-    /// Left out.
-    #[arg(long, hide = true)]
+    /// Commits need a GPG signature by a key of --remote.
+    #[arg(long)]
     gpg_verify: bool,
-    /// Left out.
-    #[arg(long, hide = true)]
+    /// The summary of the source needs one, and says what its refs point to.
+    #[arg(long)]
     gpg_verify_summary: bool,
     /// Take commits that belong to other refs.
     #[arg(long)]
@@ -54,19 +56,20 @@ pub struct Args {
 }
 
 pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
-    left_out(&[
-        ("pull-local --commit-metadata-only", args.commit_metadata_only),
-        ("pull-local --bareuseronly-files", args.bareuseronly_files),
-        ("pull-local --require-static-deltas", args.require_static_deltas),
-        ("pull-local --gpg-verify", args.gpg_verify),
-        ("pull-local --gpg-verify-summary", args.gpg_verify_summary),
-    ])?;
+    left_out(&[("pull-local --require-static-deltas", args.require_static_deltas)])?;
     let mut repo = at.open()?;
     if args.disable_fsync {
         repo = repo.without_fsync();
     }
     let source = Repo::open(&args.source)?;
+    let trust = trust(&repo, &source, args)?;
     let refs = if args.refs.is_empty() { source.refs()?.into_keys().collect() } else { args.refs.clone() };
+    let select = Select {
+        commit_only: args.commit_metadata_only,
+        bareuseronly: args.bareuseronly_files,
+        ..Select::default()
+    };
+    let options = LocalOptions { trust: Some(&trust), select: Some(&select), ..LocalOptions::default() };
     let mut counts = Counts::default();
     for name in refs {
         let is_commit = name.parse::<Checksum>().is_ok();
@@ -74,7 +77,7 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         if !is_commit && !args.disable_verify_bindings {
             store::commit::check_binding(&source.load_commit(&commit)?, &name)?;
         }
-        counts.pull(&source, &repo, commit, args.depth)?;
+        counts.pull(&source, &repo, commit, args.depth, &options)?;
         if !is_commit {
             let target = args.remote.as_ref().map_or_else(|| name.clone(), |remote| format!("{remote}:{name}"));
             repo.set_ref(&target, &commit)?;
@@ -85,6 +88,25 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// What commits must be signed with. The summary is checked here and now.
+fn trust(repo: &Repo, source: &Repo, args: &Args) -> anyhow::Result<Trust> {
+    let mut trust = Trust::default();
+    if !args.gpg_verify && !args.gpg_verify_summary {
+        return Ok(trust);
+    }
+    let remote = args.remote.as_ref().context("name the remote whose keys are trusted with --remote")?;
+    let keys = || -> anyhow::Result<Keys> { Ok(Keys::Gpg(repo.remote(remote)?.gpg_keys(repo, Path::new("/"))?)) };
+    if args.gpg_verify_summary {
+        let (bytes, signatures) = store::summary::read(source.path())?;
+        let bytes = bytes.context("the source has no summary, and it must be signed")?;
+        Trust::of(keys()?).verify(&bytes, &signatures).context("the summary of the source")?;
+    }
+    if args.gpg_verify {
+        trust.require(vec![keys()?]);
+    }
+    Ok(trust)
+}
+
 #[derive(Default)]
 struct Counts {
     metadata: u64,
@@ -93,17 +115,26 @@ struct Counts {
 }
 
 impl Counts {
-    fn pull(&mut self, source: &Repo, repo: &Repo, commit: Checksum, depth: i64) -> anyhow::Result<()> {
-        let options = LocalOptions { verity: Verity::default(), ..LocalOptions::default() };
+    fn pull(
+        &mut self,
+        source: &Repo,
+        repo: &Repo,
+        commit: Checksum,
+        depth: i64,
+        options: &LocalOptions<'_>,
+    ) -> anyhow::Result<()> {
         let (mut next, mut left) = (Some(commit), depth);
         while let Some(commit) = next {
-            let missing: Vec<_> =
-                source.objects_of(&commit)?.into_iter().filter(|(kind, sum)| !repo.has(*kind, sum)).collect();
-            pull::local_with(source, repo, &commit, &options)?;
-            for (kind, checksum) in missing {
+            let mut wanted = source.objects_of(&commit)?;
+            wanted.retain(|(kind, sum)| !repo.has(*kind, sum));
+            pull::local_with(source, repo, &commit, options)?;
+            for (kind, checksum) in wanted.into_iter().filter(|(kind, sum)| repo.has(*kind, sum)) {
                 if kind == ObjectType::File {
                     self.content += 1;
-                    self.bytes += repo.load_file_meta(&checksum)?.size;
+                    // What both keep alike is copied as it is; the stock tool makes links, and counts nothing.
+                    if source.mode() != repo.mode() {
+                        self.bytes += repo.load_file_meta(&checksum)?.size;
+                    }
                 } else {
                     self.metadata += 1;
                 }

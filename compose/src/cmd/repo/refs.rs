@@ -77,7 +77,11 @@ fn list(repo: &Repo, args: &Args, prefix: Option<&str>) -> anyhow::Result<()> {
             Some(prefix) => name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         };
         for (name, target) in repo.aliases()?.iter().filter(|(name, _)| below(name)) {
-            println!("{name} -> {target}");
+            // Of one that was named the stock tool shows the commit.
+            match prefix.filter(|prefix| prefix == name).map(|name| repo.resolve(name)).transpose()? {
+                Some(commit) => println!("{name} -> {commit}"),
+                None => println!("{name} -> {target}"),
+            }
         }
         return Ok(());
     }

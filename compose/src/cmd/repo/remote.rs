@@ -4,12 +4,13 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use store::pull::Remote;
+use store::pull::{Fetched, Remote};
 use store::remote::Config;
+use store::sign::gpg::Keyring;
 use store::{Repo, summary::Summary};
 use sys::{Exit, Refused};
 
-use super::{At, left_out, parse, summary};
+use super::{At, gpg, left_out, parse, summary};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,9 +30,8 @@ enum Verb {
     List(List),
     /// Adds GPG keys to those of a remote.
     GpgImport(GpgImport),
-    /// Left out.
-    #[command(hide = true)]
-    GpgListKeys(Rest),
+    /// Shows the GPG keys of a remote, or those for all of them.
+    GpgListKeys(GpgListKeys),
     /// Left out.
     #[command(hide = true)]
     AddCookie(Rest),
@@ -119,16 +119,21 @@ struct List {
 }
 
 #[derive(Debug, clap::Args)]
+struct GpgListKeys {
+    name: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
 struct GpgImport {
     name: String,
-    /// Left out: every key of the file is imported.
-    #[arg(hide = true)]
+    /// Only these. Default: all.
+    #[arg(value_name = "KEY-ID")]
     keys: Vec<String>,
     /// Files with keys.
     #[arg(short, long, value_name = "FILE")]
     keyring: Vec<PathBuf>,
     /// Read the keys from standard input.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "keyring")]
     stdin: bool,
 }
 
@@ -173,14 +178,13 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         Verb::ShowUrl(args) => println!("{}", repo.remote(&args.name)?.url()?),
         Verb::List(args) => list(repo, args)?,
         Verb::GpgImport(args) => import(repo, args)?,
-        Verb::GpgListKeys(_) => return Err(refused("gpg-list-keys")),
+        Verb::GpgListKeys(args) => list_keys(repo, args)?,
         Verb::AddCookie(_) => return Err(refused("add-cookie")),
         Verb::DeleteCookie(_) => return Err(refused("delete-cookie")),
         Verb::ListCookies(_) => return Err(refused("list-cookies")),
         Verb::Refs(args) => {
             left_out(&[("remote refs --cache-dir", args.cache_dir.is_some())])?;
-            let bytes = fetch(repo, &args.name)?;
-            for entry in Summary::decode(&bytes)?.refs {
+            for entry in fetch(repo, &args.name)?.summary.refs {
                 match args.revision {
                     true => println!("{}:{}\t{}", args.name, entry.name, entry.commit),
                     false => println!("{}:{}", args.name, entry.name),
@@ -189,13 +193,17 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         }
         Verb::Summary(args) => {
             left_out(&[("remote summary --cache-dir", args.cache_dir.is_some())])?;
-            let bytes = fetch(repo, &args.name)?;
+            let fetched = fetch(repo, &args.name)?;
+            let bytes = &fetched.bytes;
             if args.list_metadata_keys {
-                Summary::decode(&bytes)?.facts.keys().for_each(|key| println!("{key}"));
+                Summary::decode(bytes)?.facts.keys().for_each(|key| println!("{key}"));
             } else if let Some(key) = &args.print_metadata_key {
-                summary::print_key(&bytes, key)?;
+                summary::print_key(bytes, key)?;
             } else {
-                summary::print(&bytes, args.raw)?;
+                summary::print(bytes, args.raw)?;
+                if !args.raw {
+                    signatures(repo, &args.name, &fetched)?;
+                }
             }
         }
     }
@@ -254,7 +262,7 @@ fn add(repo: &Repo, args: &Add) -> anyhow::Result<()> {
     }
     if let Some(file) = &args.gpg_import {
         let keys = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-        imported(repo, &args.name, &keys)?;
+        imported(repo, &args.name, &[keys], &[])?;
     }
     Ok(())
 }
@@ -272,7 +280,6 @@ fn list(repo: &Repo, args: &List) -> anyhow::Result<()> {
 }
 
 fn import(repo: &Repo, args: &GpgImport) -> anyhow::Result<()> {
-    left_out(&[("remote gpg-import KEY-ID", !args.keys.is_empty())])?;
     let mut keys = Vec::new();
     for file in &args.keyring {
         keys.push(std::fs::read(file).with_context(|| format!("reading {}", file.display()))?);
@@ -283,21 +290,41 @@ fn import(repo: &Repo, args: &GpgImport) -> anyhow::Result<()> {
         keys.push(bytes);
     }
     if keys.is_empty() {
-        bail!("remote gpg-import without --keyring or --stdin is left out (docs/ostree.md)");
+        bail!("there are no keys to import: name a file with --keyring, or say --stdin");
     }
-    keys.iter().try_for_each(|keys| imported(repo, &args.name, keys))
+    imported(repo, &args.name, &keys, &args.keys)
 }
 
-fn imported(repo: &Repo, name: &str, keys: &[u8]) -> anyhow::Result<()> {
-    let count = repo.remote(name)?.import_gpg_keys(repo, keys)?;
+fn imported(repo: &Repo, name: &str, files: &[Vec<u8>], only: &[String]) -> anyhow::Result<()> {
+    let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
+    let count = repo.remote(name)?.import_gpg_keys(repo, &files, only)?;
     println!("Imported {count} GPG key{} to remote \"{name}\"", if count == 1 { "" } else { "s" });
     Ok(())
 }
 
+fn list_keys(repo: &Repo, args: &GpgListKeys) -> anyhow::Result<()> {
+    let keyring = match &args.name {
+        Some(name) => repo.remote(name)?.gpg_keys(repo, Path::new("/"))?,
+        None => Keyring::of_all(Path::new("/"))?,
+    };
+    gpg::print_keys(&keyring.list()?)
+}
+
+/// The GPG signatures of a summary, where its remote asks for one.
+fn signatures(repo: &Repo, name: &str, fetched: &Fetched) -> anyhow::Result<()> {
+    let remote = repo.remote(name)?;
+    if !remote.wants_gpg_summary()? {
+        return Ok(());
+    }
+    let detached = fetched.signatures.as_deref().map(store::value::decode_dict).transpose()?.unwrap_or_default();
+    println!();
+    let keyring = remote.gpg_keys(repo, Path::new("/"))?;
+    gpg::print_signatures(&keyring, &fetched.bytes, &detached, "GPG: Verification enabled, found")
+}
+
 /// The summary of a remote, signed as its configuration asks.
-fn fetch(repo: &Repo, name: &str) -> anyhow::Result<Vec<u8>> {
+fn fetch(repo: &Repo, name: &str) -> anyhow::Result<Fetched> {
     let options = repo.remote(name)?.pull_options(repo, Path::new("/"), Vec::new())?;
     let remote = Remote::open(&options)?;
-    let fetched = remote.summary(repo)?.context("the remote has no summary")?;
-    Ok(fetched.bytes.clone())
+    Ok(remote.summary(repo)?.context("the remote has no summary")?.clone())
 }

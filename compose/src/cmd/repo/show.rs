@@ -1,6 +1,6 @@
 //! `repo show`: what a commit or another object says, and who signed it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
@@ -10,7 +10,7 @@ use store::{Checksum, Dict, ObjectType, Repo, Value};
 use sys::Exit;
 
 use super::describe::{commit_json, print_commit_body, raw_object};
-use super::{At, left_out, parse, size};
+use super::{At, gpg, parse, size};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -46,11 +46,11 @@ pub struct Args {
     /// Leave numbers in the byte order they have in the file.
     #[arg(short = 'B', long)]
     no_byteswap: bool,
-    /// Directory of GPG's keyrings.
-    #[arg(long, value_name = "HOMEDIR", hide = true)]
-    gpg_homedir: Option<String>,
-    /// Check the signatures with the keys of this remote.
-    #[arg(long, value_name = "REMOTE", hide = true)]
+    /// Directory with further GPG keys, in files *.gpg.
+    #[arg(long, value_name = "HOMEDIR")]
+    gpg_homedir: Option<PathBuf>,
+    /// Check GPG signatures with the keys of this remote.
+    #[arg(long, value_name = "REMOTE")]
     gpg_verify_remote: Option<String>,
     /// Say whether this public key (base64) signed it (not in the stock tool).
     #[arg(long, value_name = "KEY")]
@@ -61,10 +61,6 @@ pub struct Args {
 }
 
 pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
-    left_out(&[
-        ("show --gpg-homedir", args.gpg_homedir.is_some()),
-        ("show --gpg-verify-remote", args.gpg_verify_remote.is_some()),
-    ])?;
     let repo = &at.open()?;
     let detached = |commit: &Checksum| -> anyhow::Result<Dict> {
         repo.load_detached(commit)?.with_context(|| format!("commit {commit} has no detached metadata"))
@@ -151,7 +147,9 @@ fn show_object(repo: &Repo, args: &Args, kind: ObjectType, checksum: &Checksum) 
     if kind != ObjectType::Commit {
         return Ok(Exit::Done);
     }
-    print_commit_body(&repo.load_commit(checksum)?);
+    let commit = repo.load_commit(checksum)?;
+    print_commit_body(&commit);
+    signatures(repo, args, &commit.bytes, checksum)?;
     match verified(repo, args, checksum)? {
         Some(Ok(key)) => println!("signed by {key}"),
         Some(Err(error)) => {
@@ -161,6 +159,17 @@ fn show_object(repo: &Repo, args: &Args, kind: ObjectType, checksum: &Checksum) 
         None => {}
     }
     Ok(Exit::Done)
+}
+
+/// The GPG signatures of a commit.
+fn signatures(repo: &Repo, args: &Args, bytes: &[u8], checksum: &Checksum) -> anyhow::Result<()> {
+    let detached = repo.load_detached(checksum)?.unwrap_or_default();
+    let keyring = match &args.gpg_verify_remote {
+        Some(name) => repo.remote(name)?.gpg_keys(repo, Path::new("/"))?,
+        None if !detached.contains_key(store::sign::gpg::KEY) => return Ok(()),
+        None => gpg::all_keys(repo, args.gpg_homedir.as_deref())?,
+    };
+    gpg::print_signatures(&keyring, bytes, &detached, "Found")
 }
 
 type Verdict = Option<Result<PublicKey, String>>;

@@ -189,9 +189,21 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         Verb::Generate(args) => generate(repo, args)?,
         Verb::ApplyOffline(args) => apply(repo, args)?,
         Verb::Verify(args) => return verify(repo, args),
-        Verb::Reindex(args) => delta::reindex(repo, args.to.as_ref())?,
+        Verb::Reindex(args) => reindex(repo, args.to.as_ref())?,
     }
     Ok(Exit::Done)
+}
+
+/// Writes the indexes, and notes in the configuration that there are some: the stock tool then leaves deltas out of
+/// the summary.
+pub fn reindex(repo: &Repo, to: Option<&Checksum>) -> anyhow::Result<()> {
+    delta::reindex(repo, to)?;
+    let mut config = repo.config()?;
+    if config.get("core", "indexed-deltas").is_none() {
+        config.set("core", "indexed-deltas", "true");
+        repo.write_config(&config)?;
+    }
+    Ok(())
 }
 
 fn list(names: Vec<impl ToString>, args: &Query, none: &str) {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use store::sign::{self, SecretKey, gpg};
 use store::text::{self, Order};
 use store::summary::{self, Summary};
-use store::{Error, Repo, Value};
+use store::{Dict, Error, Repo, Value};
 use sys::Exit;
 
 use super::describe::date;
@@ -69,14 +69,16 @@ fn update(repo: &Repo, args: &Args) -> anyhow::Result<Exit> {
     if args.sign_type.as_deref().is_some_and(|kind| kind != "ed25519") && !args.sign.is_empty() {
         bail!("summary --sign with another type than ed25519 is left out (docs/ostree.md)");
     }
-    store::delta::reindex(repo, None)?;
+    let mut added = Dict::new();
+    for text in &args.add_metadata {
+        parse::value_into(&mut added, text)?;
+    }
+    super::static_delta::reindex(repo, None)?;
     let mut new = summary::of_repo(repo)?;
     if let Some(id) = repo.config()?.get("core", "collection-id") {
         new.facts.insert("ostree.summary.collection-id".to_owned(), Value::String(id));
     }
-    for text in &args.add_metadata {
-        parse::value_into(&mut new.facts, text)?;
-    }
+    new.facts.append(&mut added);
     summary::write_bytes(repo, &new.encode())?;
     for key in &args.sign {
         let key: SecretKey = key.parse().context("the key of --sign")?;
@@ -121,8 +123,10 @@ pub fn print(bytes: &[u8], raw: bool) -> anyhow::Result<()> {
         }
         println!();
     }
-    for (key, value) in &summary.facts {
-        println!("{}", fact(key, value));
+    for key in Summary::order_of_facts(bytes)? {
+        if let Some(value) = summary.facts.get(&key) {
+            println!("{}", fact(&key, value));
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Mutex;
@@ -26,11 +27,22 @@ use read::{Entry, Kind, Reader};
 /// No tree is deeper.
 const DEPTH: usize = 1000;
 
+/// Finds the metadata of a directory (`/usr/bin`; the root is `/`).
+pub type Base<'a> = &'a (dyn Fn(&str) -> Result<Option<DirMeta>, Error> + Sync);
+/// Changes a name: without `./` or `/` before it, as it is in the archive otherwise.
+pub type Rename<'a> = &'a (dyn Fn(&str) -> String + Sync);
+
 /// How an archive is imported.
 #[derive(Clone, Copy, Default)]
 pub struct TarOptions<'a> {
-    /// Make directories that the archive does not mention, root's with mode 0755. Without it they are an error.
+    /// Make directories that the archive does not mention, with mode 0755 and the owner of the entry that needs them.
+    /// Without it they are an error.
     pub make_parents: bool,
+    /// The directories of the tree that this one will be laid over: those the archive does not mention are taken as
+    /// they are there.
+    pub base: Option<Base<'a>>,
+    /// Changes the names in the archive, and the targets of its hard links.
+    pub rename: Option<Rename<'a>>,
     /// Paths to leave out, with everything below them.
     pub skip: Option<Filter<'a>>,
     /// Changes owner, mode or xattrs of a path.
@@ -135,6 +147,8 @@ enum Node {
 struct Dir {
     /// Missing as long as only something inside was mentioned.
     meta: Option<DirMeta>,
+    /// The owner of the entry that made it necessary; of root, the last one that made any directory necessary.
+    owner: (u32, u32),
     nodes: BTreeMap<String, Node>,
 }
 
@@ -160,6 +174,12 @@ fn parts(path: &str) -> Result<Vec<&str>, Error> {
 }
 
 impl Tree<'_> {
+    fn renamed<'n>(&self, name: &'n str) -> Cow<'n, str> {
+        let Some(rename) = self.options.rename else { return Cow::Borrowed(name) };
+        let plain = name.trim_start_matches("./").trim_start_matches('/');
+        Cow::Owned(rename(plain))
+    }
+
     fn fill<R: Read>(
         &mut self,
         reader: &mut Reader<R>,
@@ -171,7 +191,8 @@ impl Tree<'_> {
             if files.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let parts = parts(&entry.path)?;
+            let name = self.renamed(&entry.path);
+            let parts = parts(&name)?;
             let skipped = |skip: Filter<'_>| (1..=parts.len()).any(|n| skip(&format!("/{}", parts[..n].join("/"))));
             if self.options.skip.is_some_and(skipped) {
                 continue;
@@ -179,10 +200,16 @@ impl Tree<'_> {
             let path = format!("/{}", parts.join("/"));
             let number = match &entry.kind {
                 Kind::Dir => {
-                    self.dir(&parts)?.meta = Some(attributes(self.options, &path, &entry).into_dir());
+                    if let Some((name, above)) = parts.split_last() {
+                        let dir = self.dir(above, (entry.uid, entry.gid))?;
+                        // Necessary because of itself, and of nothing else.
+                        dir.nodes.entry((*name).to_owned()).or_insert_with(|| Node::Dir(Dir::default()));
+                    }
+                    let meta = attributes(self.options, &path, &entry).into_dir();
+                    self.dir(&parts, (entry.uid, entry.gid))?.meta = Some(meta);
                     continue;
                 }
-                Kind::Hardlink(target) => self.existing(&path, target)?,
+                Kind::Hardlink(target) => self.existing(&path, &self.renamed(target))?,
                 Kind::File | Kind::Symlink(_) => {
                     let number = self.count;
                     self.count += 1;
@@ -190,7 +217,7 @@ impl Tree<'_> {
                     number
                 }
             };
-            self.place(&path, &parts, number)?;
+            self.place(&path, &parts, number, (entry.uid, entry.gid))?;
         }
         Ok(())
     }
@@ -234,11 +261,15 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// The directory at a path, made where it is not there yet.
-    fn dir(&mut self, parts: &[&str]) -> Result<&mut Dir, Error> {
+    /// The directory at a path, made where it is not there yet because of an entry of `owner`.
+    fn dir(&mut self, parts: &[&str], owner: (u32, u32)) -> Result<&mut Dir, Error> {
+        if !self.there(parts) {
+            self.root.owner = owner;
+        }
         let mut dir = &mut self.root;
         for part in parts {
-            let node = dir.nodes.entry((*part).to_owned()).or_insert_with(|| Node::Dir(Dir::default()));
+            let new = || Node::Dir(Dir { owner, ..Dir::default() });
+            let node = dir.nodes.entry((*part).to_owned()).or_insert_with(new);
             let Node::Dir(next) = node else {
                 let path = parts.join("/");
                 return Err(Error::invalid(format!(
@@ -248,6 +279,15 @@ impl Tree<'_> {
             dir = next;
         }
         Ok(dir)
+    }
+
+    fn there(&self, parts: &[&str]) -> bool {
+        let mut dir = &self.root;
+        for part in parts {
+            let Some(Node::Dir(next)) = dir.nodes.get(*part) else { return false };
+            dir = next;
+        }
+        true
     }
 
     fn existing(&mut self, path: &str, target: &str) -> Result<usize, Error> {
@@ -263,11 +303,11 @@ impl Tree<'_> {
         Ok(*number)
     }
 
-    fn place(&mut self, path: &str, parts: &[&str], number: usize) -> Result<(), Error> {
+    fn place(&mut self, path: &str, parts: &[&str], number: usize, owner: (u32, u32)) -> Result<(), Error> {
         let Some((name, above)) = parts.split_last() else {
             return Err(Error::invalid("the archive holds a file in the place of its root"));
         };
-        let dir = self.dir(above)?;
+        let dir = self.dir(above, owner)?;
         if let Some(Node::Dir(_)) = dir.nodes.insert((*name).to_owned(), Node::File(number)) {
             return Err(Error::invalid(format!("the archive holds {path:?} as a directory and as a file")));
         }
@@ -301,11 +341,15 @@ impl Dir {
         }
         let meta = match &self.meta {
             Some(meta) => meta.clone(),
-            None if options.make_parents || path == "/" => {
-                modified(options, path, Attributes { uid: 0, gid: 0, mode: S_IFDIR | 0o755, xattrs: Vec::new() })
-                    .into_dir()
-            }
-            None => return Err(Error::invalid(format!("the archive holds files in {path}, but not that directory"))),
+            None => match options.base.map(|base| base(path)).transpose()?.flatten() {
+                Some(meta) => meta,
+                None if options.make_parents || path == "/" => {
+                    DirMeta { uid: self.owner.0, gid: self.owner.1, ..DirMeta::root(0o755) }
+                }
+                None => {
+                    return Err(Error::invalid(format!("the archive holds files in {path}, but not that directory")));
+                }
+            },
         };
         let meta = staging.write_metadata(ObjectType::DirMeta, &meta.encode())?;
         Ok((staging.write_metadata(ObjectType::DirTree, &tree.encode())?, meta))

@@ -3,9 +3,12 @@
 //! ```text
 //! commitmeta, summary.sig       "ostree.gpgsigs": aay of detached signatures, binary
 //! REPO/REMOTE.trustedkeys.gpg   the keys of one remote: OpenPGP packets, one key after the other
-//! /usr/share/ostree/trusted.gpg.d/*     the keys for remotes that have none of their own
+//! /usr/share/ostree/trusted.gpg.d/*     the keys for remotes that have none of their own ($OSTREE_GPG_HOME: elsewhere)
 //! ```
 //! A signature counts when `gpgv` calls it good: valid, by a key in these files that is neither expired nor revoked.
+
+mod keys;
+mod report;
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -18,6 +21,9 @@ use sys::{Cmd, CmdError};
 
 use super::MAX_SIGNATURES;
 use crate::value::Dict;
+
+pub use keys::{Key, Subkey, Uid};
+pub use report::{Report, Verdict};
 
 /// The key of detached metadata that holds signatures.
 pub const KEY: &str = "ostree.gpgsigs";
@@ -37,6 +43,12 @@ pub enum GpgError {
     /// A file of keys holds none.
     #[error("{0} holds no OpenPGP keys: export them with `gpg --export`")]
     NoKeys(String),
+    /// None of the keys is the one that was named.
+    #[error("there is no OpenPGP key {0:?} among those that were given")]
+    NoSuchKey(String),
+    /// GnuPG cannot read keys.
+    #[error("listing OpenPGP keys")]
+    List(#[source] CmdError),
     /// GnuPG is not there.
     #[error("{program} is needed for OpenPGP signatures and cannot be run; the package {program} has it")]
     NotInstalled {
@@ -123,14 +135,29 @@ impl Keyring {
     pub fn of_remote(repo: &Path, remote: &str, root: &Path, more: &[PathBuf]) -> Result<Self, GpgError> {
         let mut keyring = Keyring::default();
         let own = trusted_keys(repo, remote);
-        let shared = root.join("usr/share/ostree/trusted.gpg.d");
         if own.exists() {
             keyring.add_path(&own)?;
-        } else if shared.is_dir() && more.is_empty() {
-            keyring.add_path(&shared)?;
+        } else if more.is_empty() {
+            keyring = Keyring::of_all(root)?;
         }
         more.iter().try_for_each(|path| keyring.add_path(path))?;
         Ok(keyring)
+    }
+
+    /// The keys that are installed for all remotes below `root`, or where `$OSTREE_GPG_HOME` says.
+    pub fn of_all(root: &Path) -> Result<Self, GpgError> {
+        let mut keyring = Keyring::default();
+        let named = std::env::var_os("OSTREE_GPG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        let dir = named.unwrap_or_else(|| root.join("usr/share/ostree/trusted.gpg.d"));
+        if dir.is_dir() {
+            keyring.add_path(&dir)?;
+        }
+        Ok(keyring)
+    }
+
+    /// The keys of another keyring as well.
+    pub fn add_all(&mut self, other: Keyring) {
+        self.keys.extend(other.keys);
     }
 
     /// Whether there is no key.
@@ -141,22 +168,31 @@ impl Keyring {
     /// The fingerprint of a key that signed `message`. No signature, or none that is good, is `None`.
     pub fn verify(&self, message: &[u8], detached: &Dict) -> Result<Option<String>, GpgError> {
         let Some(signatures) = detached.get(KEY).and_then(|value| value.as_bytes_array()) else { return Ok(None) };
-        let keys = self.keys.iter().map(|bytes| Handed::new(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let keys = self.handed()?;
         for signature in signatures.iter().take(MAX_SIGNATURES) {
-            let signature = Handed::new(signature)?;
-            let mut command = Cmd::new("gpgv").args(["--status-fd", "1"]);
-            for key in &keys {
-                command = command.arg("--keyring").arg(key.path());
-            }
-            let command = command.args([signature.path(), "-".to_owned()]).stdin(message);
-            // It fails for every signature that is not good; what it says about it counts.
-            let output = command.output().map_err(|source| GpgError::NotInstalled { program: "gpgv", source })?;
-            if let Some(fingerprint) = good(&String::from_utf8_lossy(&output.stdout)).filter(|_| output.code == 0) {
+            let (status, code) = status(&keys, signature, message)?;
+            if let Some(fingerprint) = good(&status).filter(|_| code == 0) {
                 return Ok(Some(fingerprint));
             }
         }
         Ok(None)
     }
+
+    fn handed(&self) -> Result<Vec<Handed>, GpgError> {
+        self.keys.iter().map(|bytes| Handed::new(bytes)).collect()
+    }
+}
+
+/// What `gpgv` says of a signature, for programs to read, and its exit code: not 0 for every signature that is not good.
+fn status(keys: &[Handed], signature: &[u8], message: &[u8]) -> Result<(String, i32), GpgError> {
+    let signature = Handed::new(signature)?;
+    let mut command = Cmd::new("gpgv").args(["--status-fd", "1"]);
+    for key in keys {
+        command = command.arg("--keyring").arg(key.path());
+    }
+    let command = command.args([signature.path(), "-".to_owned()]).stdin(message);
+    let output = command.output().map_err(|source| GpgError::NotInstalled { program: "gpgv", source })?;
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), output.code))
 }
 
 /// The fingerprint, where GnuPG's status says that the signature is good and nothing else.
@@ -177,14 +213,24 @@ pub fn trusted_keys(repo: &Path, remote: &str) -> PathBuf {
     repo.join(format!("{remote}.trustedkeys.gpg"))
 }
 
-/// Adds keys to those of a remote; returns how many were new.
-pub fn import(repo: &Path, remote: &str, keys: &[u8]) -> Result<usize, GpgError> {
+/// Adds the keys of files to those of a remote, all or those that are named (as `gpg` names keys); returns how many were new.
+pub fn import(repo: &Path, remote: &str, files: &[&[u8]], only: &[String]) -> Result<usize, GpgError> {
     let path = trusted_keys(repo, remote);
     let name = || "what was given".to_owned();
-    let packets = dearmor(keys).ok_or_else(|| GpgError::NoKeys(name()))?;
-    let new = split_keys(&packets).ok_or_else(|| GpgError::NoKeys(name()))?;
+    let packets = files.iter().map(|file| dearmor(file).ok_or_else(|| GpgError::NoKeys(name())));
+    let packets = packets.collect::<Result<Vec<_>, _>>()?.concat();
+    let mut new = split_keys(&packets).ok_or_else(|| GpgError::NoKeys(name()))?;
     if new.is_empty() {
         return Err(GpgError::NoKeys(name()));
+    }
+    if !only.is_empty() {
+        let mut chosen = Vec::new();
+        let listed = new.iter().map(|bytes| keys::list(bytes)).collect::<Result<Vec<_>, _>>()?;
+        for key in only {
+            let at = listed.iter().position(|listed| listed.iter().any(|listed| listed.is_called(key)));
+            chosen.push(new[at.ok_or_else(|| GpgError::NoSuchKey(key.clone()))?]);
+        }
+        new = chosen;
     }
     let mut all = match fs::read(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -326,13 +372,13 @@ mod tests {
         assert!(matches!(sign(b"", "nobody@example.org", Some(dir.path())), Err(GpgError::Sign(..))));
 
         let repo = tempfile::tempdir().unwrap();
-        assert_eq!(import(repo.path(), "r", &key).unwrap(), 1);
-        assert_eq!(import(repo.path(), "r", &key).unwrap(), 0, "known");
-        assert_eq!(import(repo.path(), "r", &other).unwrap(), 1);
+        assert_eq!(import(repo.path(), "r", &[&key], &[]).unwrap(), 1);
+        assert_eq!(import(repo.path(), "r", &[&key], &[]).unwrap(), 0, "known");
+        assert_eq!(import(repo.path(), "r", &[&other], &["two@EXAMPLE.org".to_owned()]).unwrap(), 1);
         let of_remote = Keyring::of_remote(repo.path(), "r", repo.path(), &[]).unwrap();
         assert!(of_remote.verify(b"commit", &detached).unwrap().is_some());
         assert!(Keyring::of_remote(repo.path(), "s", repo.path(), &[]).unwrap().is_empty());
-        assert!(import(repo.path(), "r", b"no key").is_err());
+        assert!(import(repo.path(), "r", &[b"no key"], &[]).is_err());
     }
 
     #[test]
