@@ -35,10 +35,15 @@ fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
     Some(u64::from_le_bytes(number))
 }
 
-/// The sections that are changed, and the fields of their entries.
-fn sections(bytes: &[u8]) -> Vec<(Range<usize>, [Field; 2])> {
+/// Whether these are the bytes of such a file, or of a program.
+pub(crate) fn is(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x7fELF\x02\x01")
+}
+
+/// The sections whose bytes lie in the file: their types, and where.
+pub(crate) fn headers(bytes: &[u8]) -> Vec<(u32, Range<usize>)> {
     let mut found = Vec::new();
-    if !bytes.starts_with(b"\x7fELF\x02\x01") {
+    if !is(bytes) {
         return found;
     }
     let word = |at, len| number(bytes, at, len).and_then(|number| usize::try_from(number).ok());
@@ -47,12 +52,16 @@ fn sections(bytes: &[u8]) -> Vec<(Range<usize>, [Field; 2])> {
         let Some(header) = size.checked_mul(section).and_then(|offset| table.checked_add(offset)) else { break };
         let field = |at: usize, len| header.checked_add(at).and_then(|at| word(at, len));
         let (Some(kind), Some(start), Some(len)) = (field(4, 4), field(24, 8), field(32, 8)) else { break };
-        let end = start.checked_add(len).filter(|end| *end <= bytes.len());
-        if let (Some(fields), Some(end)) = (fields(kind as u32), end) {
-            found.push((start..end, fields));
+        if let Some(end) = start.checked_add(len).filter(|end| *end <= bytes.len()) {
+            found.push((kind as u32, start..end));
         }
     }
     found
+}
+
+/// The sections that are changed, and the fields of their entries.
+fn sections(bytes: &[u8]) -> Vec<(Range<usize>, [Field; 2])> {
+    headers(bytes).into_iter().filter_map(|(kind, range)| Some((range, fields(kind)?))).collect()
 }
 
 fn change(bytes: &mut [u8], forth: bool) -> bool {

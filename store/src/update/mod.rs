@@ -21,7 +21,7 @@
 mod apply;
 mod base;
 mod cpio;
-mod elf;
+pub(crate) mod elf;
 mod generate;
 #[cfg(test)]
 mod hostile_tests;

@@ -11,7 +11,8 @@ use std::io::Read as _;
 
 use libdeflater::{CompressionLvl, Compressor};
 
-use super::diff::{Piece, align, copies, encode_patch};
+use super::diff::{Piece, Stretch, align, copies, encode_patch};
+use super::tables::comparable;
 use crate::{Checksum, Error, Repo};
 
 /// A file as it goes into a part.
@@ -37,7 +38,7 @@ const SAMPLE: usize = 1 << 20;
 
 /// Whether compressing a whole file of `size` bytes would be in vain: it is compressed, or encrypted.
 pub(super) fn incompressible(size: u64, estimate: u64) -> bool {
-    size > SMALL && estimate > size - size / 50
+    size > SMALL && estimate > size - size / 16
 }
 
 /// About how small a file becomes, from its beginning, middle and end.
@@ -110,7 +111,7 @@ pub(super) fn encode(
             continue;
         }
         let old = content(repo, source)?;
-        let stretches = align(&old, &new);
+        let stretches = beside(&old, &new);
         let pieces = copies(&old, &new, &stretches);
         let bytes: Vec<u8> = pieces.iter().flat_map(|piece| own(&new, piece).iter().copied()).collect();
         let by_copies = estimate(&bytes) + 34 + pieces.len() as u64 * OPERATION;
@@ -121,13 +122,21 @@ pub(super) fn encode(
             let patch = encode_patch(&old, &new, &stretches);
             let by_patch = estimate_patch(&patch) + 34;
             // What is copied is not there to be compressed and unpacked; a patch must be worth that.
-            let price = 64 + by_patch / 32 + patch.len() as u64 / 4096;
+            let price = 64 + by_patch.min(1 << 20) / 32 + patch.len() as u64 / 4096;
             if by_patch + price < best.estimate {
                 best = Encoded { form: Form::Patch { source: *source, patch }, estimate: by_patch };
             }
         }
     }
     Ok(best)
+}
+
+/// Lays the new file beside the old one, with tables as differences where both have some.
+pub(super) fn beside(old: &[u8], new: &[u8]) -> Vec<Stretch> {
+    match (comparable(old), comparable(new)) {
+        (Some(old), Some(new)) => align(&old, &new),
+        _ => align(old, new),
+    }
 }
 
 /// Deflate spends a thousandth on what does not differ at all, .xz next to nothing.

@@ -18,6 +18,7 @@ mod matcher;
 mod nest;
 mod pack;
 mod spool;
+mod tables;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -328,8 +329,8 @@ fn encode_all(
     let encoded = parallel(threads, &order, |index, _| -> Result<Spooled, DeltaError> {
         let file = &files[*index];
         let sources = if file.meta.symlink.is_some() { Vec::new() } else { old.candidates(&file.path) };
-        // Both files, an index over the old one, the patch, and what it is compressed to.
-        let _share = budget.take(file.meta.size.saturating_mul(12));
+        // Both files, twice where they have tables, an index over the old one, the patch, and what it is compressed to.
+        let _share = budget.take(file.meta.size.saturating_mul(14));
         let Encoded { form, estimate } = encode::encode(repo, &file.checksum, file.meta.size, &sources, limits)?;
         Ok(spool.store(form, estimate)?)
     });
