@@ -252,7 +252,7 @@ impl Job<'_> {
         self.meter.objects(1);
         if self.staging.pending_bytes() > BATCH {
             if let Ok(_guard) = self.flushing.try_lock() {
-                self.staging.flush()?;
+                self.staging.flush_large()?;
             }
         }
         Ok(())

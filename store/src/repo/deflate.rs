@@ -142,7 +142,8 @@ pub(crate) fn inflate_into<'b>(body: &[u8], size: u64, buffer: &'b mut Vec<u8>) 
 }
 
 /// Inflates a whole stream into exactly `size` bytes.
-pub(crate) fn inflate(body: &[u8], size: u64) -> io::Result<Vec<u8>> {
+#[cfg(test)]
+fn inflate(body: &[u8], size: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     inflate_into(body, size, &mut content)?;
     Ok(content)

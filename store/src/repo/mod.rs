@@ -11,6 +11,7 @@
 //! ```
 
 mod bare;
+mod batch;
 mod deflate;
 mod read;
 mod refs;

@@ -1,26 +1,20 @@
-//! Writing objects: a batch is written where nobody looks, synced as a whole, then renamed into place.
-//!
-//! ```text
-//! tmp/slipway-PID-N/      locked by its writer; one without a living writer is a leftover and goes
-//!   0/0, 1/1 … 0/16 …     objects being written, in several directories: threads that create files in one wait for it
-//! flush():  syncfs  ->  rename each to objects/ab/cdef….EXT  ->  fsync of the directories, or syncfs where they are many
-//! ```
-//! A killed writer leaves nothing visible; a name that is visible has its whole content, also after a power cut.
+//! Writing objects: a batch is written where nobody looks, synced as a whole, then renamed into place (see `batch`).
 
-use std::collections::{BTreeMap, HashSet};
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek as _, Write};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use rustix::fs::{Mode as Bits, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use sha2::{Digest as _, Sha256};
 
-use super::deflate::{deflate, inflate};
+use super::batch::{State, Temp};
+use super::deflate::{deflate, inflate_into};
 use super::read::{self, OSTREE_META};
 use super::settings::Reserve;
 use super::{Mode, Repo, RepoLock, bare};
@@ -37,12 +31,24 @@ const INFLATED: u64 = 16 << 20;
 /// Memory in which larger ones are inflated in one go, which is twice as fast as in a stream; all threads share it, and
 /// who finds none left streams.
 const SHARED: u64 = 96 << 20;
-/// Directories that a batch is spread over.
-const SHARDS: u64 = 8;
 /// No file of a tree is larger, unless a signed commit says so.
 const MAX_FILE: u64 = 64 << 30;
-/// With so many directories to sync, syncing the file system once more is cheaper.
-const FEW_DIRS: usize = 8;
+
+thread_local! {
+    /// What a thread reads a `.filez` into, and inflates it into: memory that is taken once is not paid for at every file.
+    static RAW: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static CONTENT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A larger one is not kept.
+const KEPT: usize = 1 << 20;
+
+/// Keeps a buffer for the next file.
+fn keep_buffer(place: &'static std::thread::LocalKey<Cell<Vec<u8>>>, buffer: Vec<u8>) {
+    if buffer.capacity() <= KEPT {
+        place.set(buffer);
+    }
+}
 
 /// Whether file objects get fs-verity, so that the kernel checks every read of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,33 +129,22 @@ fn check_declared(meta: &FileMeta, size: Option<u64>) -> io::Result<()> {
 
 /// A batch of objects. Dropping it without `flush` forgets what was not flushed.
 pub struct Staging<'r> {
-    repo: &'r Repo,
-    dir: PathBuf,
-    fd: OwnedFd,
+    pub(super) repo: &'r Repo,
+    pub(super) dir: PathBuf,
+    pub(super) fd: OwnedFd,
     _own: OwnedFd,
     _shared: RepoLock,
     /// Bytes that may be written before the file system is too full.
-    room: u64,
+    pub(super) room: u64,
     verity: Verity,
-    state: Mutex<State>,
-    next: AtomicU64,
+    pub(super) state: Mutex<State>,
+    pub(super) next: AtomicU64,
     /// A bit for each directory that was made.
-    shards: AtomicU64,
+    pub(super) shards: AtomicU64,
+    /// There was no object when the batch began.
+    pub(super) fresh: bool,
     /// What is left of `SHARED`.
     memory: AtomicU64,
-}
-
-#[derive(Default)]
-struct State {
-    claimed: HashSet<(ObjectType, Checksum)>,
-    /// Here, but to be replaced.
-    damaged: HashSet<Checksum>,
-    /// Complete files: name in the staging directory, name below objects/.
-    ready: Vec<(String, String)>,
-    /// Since the last flush.
-    bytes: u64,
-    /// Since the beginning.
-    written: u64,
 }
 
 impl Repo {
@@ -178,6 +173,9 @@ impl Repo {
         rustix::fs::flock(&own, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|e| io(e.into()))?;
         let (state, next, shards) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
         let room = self.room(&fd).map_err(io)?;
+        let objects = self.path.join("objects");
+        let fresh = fs::read_dir(&objects).map_err(|e| Error::io(format!("reading {}", objects.display()), e))?;
+        let fresh = fresh.take(1).count() == 0;
         Ok(Staging {
             repo: self,
             dir,
@@ -189,6 +187,7 @@ impl Repo {
             state,
             next,
             shards,
+            fresh,
             memory: AtomicU64::new(SHARED),
         })
     }
@@ -203,7 +202,7 @@ impl Repo {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize).saturating_sub(reserve))
     }
 
-    fn reserve(&self) -> String {
+    pub(super) fn reserve(&self) -> String {
         match self.settings.reserve {
             Reserve::Bytes(bytes) => format!("min-free-space-size={}MB", bytes >> 20),
             Reserve::Percent(percent) => format!("min-free-space-percent={percent}"),
@@ -236,29 +235,13 @@ impl Drop for Staging<'_> {
     }
 }
 
-/// A file in the staging directory that is removed unless it becomes an object.
-struct Temp<'s, 'r> {
-    staging: &'s Staging<'r>,
-    name: String,
-    file: File,
-    kept: bool,
-}
-
-impl Drop for Temp<'_, '_> {
-    fn drop(&mut self) {
-        if !self.kept {
-            let _ = rustix::fs::unlinkat(&self.staging.fd, &self.name, rustix::fs::AtFlags::empty());
-        }
-    }
-}
-
 impl<'r> Staging<'r> {
     /// The repository.
     pub fn repo(&self) -> &'r Repo {
         self.repo
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // A panic elsewhere cannot leave the sets half changed.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -270,7 +253,9 @@ impl<'r> Staging<'r> {
 
     /// True for the one caller that has to write the object.
     fn claim(&self, kind: ObjectType, checksum: &Checksum) -> bool {
-        let exists = self.repo.has(kind, checksum);
+        // Nothing that is there can go while the batch holds its lock. What another writer adds to a repository that was
+        // empty is written once more, which is cheaper than to look for each object.
+        let exists = !self.fresh && self.repo.has(kind, checksum);
         let mut state = self.lock();
         (!exists || state.damaged.contains(checksum)) && state.claimed.insert((kind, *checksum))
     }
@@ -284,44 +269,16 @@ impl<'r> Staging<'r> {
         Error::io(format!("writing {kind} {checksum} to {}", self.repo.path.display()), error)
     }
 
-    fn temp(&self) -> io::Result<Temp<'_, 'r>> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let shard = number % SHARDS;
-        if number < SHARDS {
-            rustix::fs::mkdirat(&self.fd, shard.to_string(), Bits::from_raw_mode(0o755))?;
-            self.shards.fetch_or(1 << shard, Ordering::Release);
-        }
-        // The thread that makes this directory may not have come to it yet; the top will do as well.
-        let made = self.shards.load(Ordering::Acquire) & (1 << shard) != 0;
-        let name = if made { format!("{shard}/{number}") } else { format!("t{number}") };
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&self.fd, &name, flags, Bits::from_raw_mode(0o644))?);
-        Ok(Temp { staging: self, name, file, kept: false })
-    }
-
-    /// Gives a complete file its place in the batch.
-    fn keep(&self, mut temp: Temp<'_, 'r>, target: String, stored: u64) -> io::Result<()> {
-        let mut state = self.lock();
-        if state.written + stored > self.room {
-            let why = format!("too little room: {} of the repository's config would be broken", self.repo.reserve());
-            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
-        }
-        temp.kept = true;
-        state.ready.push((std::mem::take(&mut temp.name), target));
-        state.bytes += stored;
-        state.written += stored;
-        Ok(())
-    }
-
     /// Adds a metadata object and returns its name.
     pub fn write_metadata(&self, kind: ObjectType, bytes: &[u8]) -> Result<Checksum, Error> {
         let checksum = Checksum::of(bytes);
         if self.claim(kind, &checksum) {
             let write = || {
-                let mut temp = self.temp()?;
+                let target = path_with_extension(&checksum, kind.extension());
+                let mut temp = self.temp(Some(&target))?;
                 temp.file.write_all(bytes)?;
                 readable(&temp.file)?;
-                self.keep(temp, path_with_extension(&checksum, kind.extension()), bytes.len() as u64)
+                self.keep(temp, target, bytes.len() as u64)
             };
             write().map_err(|e| self.error(kind, &checksum, e))?;
         }
@@ -337,7 +294,7 @@ impl<'r> Staging<'r> {
         let new = self.claim(ObjectType::File, &checksum);
         if new {
             let write = || {
-                let temp = self.temp()?;
+                let temp = self.temp(Some(&self.repo.loose_path(ObjectType::File, &checksum)))?;
                 let stored = match (&meta.symlink, self.repo.mode) {
                     (None, Mode::Archive) => self.compress(&temp.file, &meta.filez_header(), content)?,
                     (Some(_), Mode::Archive) => write_all(&temp.file, &meta.filez_header())?,
@@ -369,8 +326,8 @@ impl<'r> Staging<'r> {
         let io = |e| Error::io(format!("writing a file of {} bytes to {}", meta.size, self.repo.path.display()), e);
         let content = Content::Stream(content);
         let result = match self.repo.mode {
-            Mode::Archive => self.write_archive(meta, content),
-            Mode::BareUser | Mode::Bare => self.write_plain(meta, content),
+            Mode::Archive => self.write_archive(meta, content, None),
+            Mode::BareUser | Mode::Bare => self.write_plain(meta, content, None),
         };
         let (temp, hasher, stored) = result.map_err(io)?;
         let checksum = Checksum(hasher.finalize().into());
@@ -382,9 +339,10 @@ impl<'r> Staging<'r> {
     }
 
     fn write_claimed(&self, meta: &FileMeta, checksum: &Checksum, content: Content<'_>) -> Result<(), Error> {
+        let target = self.repo.loose_path(ObjectType::File, checksum);
         let result = match self.repo.mode {
-            Mode::Archive => self.write_archive(meta, content),
-            Mode::BareUser | Mode::Bare => self.write_plain(meta, content),
+            Mode::Archive => self.write_archive(meta, content, Some(&target)),
+            Mode::BareUser | Mode::Bare => self.write_plain(meta, content, Some(&target)),
         };
         let io = |e| self.error(ObjectType::File, checksum, e);
         let (temp, hasher, stored) = result.map_err(io)?;
@@ -424,8 +382,13 @@ impl<'r> Staging<'r> {
     }
 
     /// Header and deflate stream of a `.filez`.
-    fn write_archive(&self, meta: &FileMeta, content: Content<'_>) -> io::Result<(Temp<'_, 'r>, Sha256, u64)> {
-        let mut temp = self.temp()?;
+    fn write_archive(
+        &self,
+        meta: &FileMeta,
+        content: Content<'_>,
+        target: Option<&str>,
+    ) -> io::Result<(Temp<'_, 'r>, Sha256, u64)> {
+        let mut temp = self.temp(target)?;
         let mut hasher = meta.hasher();
         let bytes = meta.filez_header();
         if meta.symlink.is_some() {
@@ -463,8 +426,13 @@ impl<'r> Staging<'r> {
     }
 
     /// The content as it is; of a link, its target.
-    fn write_plain(&self, meta: &FileMeta, content: Content<'_>) -> io::Result<(Temp<'_, 'r>, Sha256, u64)> {
-        let mut temp = self.temp()?;
+    fn write_plain(
+        &self,
+        meta: &FileMeta,
+        content: Content<'_>,
+        target: Option<&str>,
+    ) -> io::Result<(Temp<'_, 'r>, Sha256, u64)> {
+        let mut temp = self.temp(target)?;
         let mut hasher = meta.hasher();
         if let Some(target) = &meta.symlink {
             temp.file.write_all(&crate::gv::nul(target))?;
@@ -484,10 +452,11 @@ impl<'r> Staging<'r> {
     pub(crate) fn replace_metadata(&self, kind: ObjectType, checksum: &Checksum, bytes: &[u8]) -> Result<(), Error> {
         if self.lock().claimed.insert((kind, *checksum)) {
             let write = || {
-                let mut temp = self.temp()?;
+                let target = path_with_extension(checksum, kind.extension());
+                let mut temp = self.temp(Some(&target))?;
                 temp.file.write_all(bytes)?;
                 readable(&temp.file)?;
-                self.keep(temp, path_with_extension(checksum, kind.extension()), bytes.len() as u64)
+                self.keep(temp, target, bytes.len() as u64)
             };
             write().map_err(|e| self.error(kind, checksum, e))?;
         }
@@ -520,7 +489,8 @@ impl<'r> Staging<'r> {
         raw: &mut dyn Read,
         size: Option<u64>,
     ) -> Result<u64, FilezError> {
-        let mut head = Vec::new();
+        let mut head = RAW.take();
+        head.clear();
         raw.take(WHOLE).read_to_end(&mut head).map_err(FilezError::Stream)?;
         let mut rest = head.as_slice();
         let meta = read::read_filez_header(&mut rest).map_err(FilezError::Stream)?;
@@ -536,7 +506,7 @@ impl<'r> Staging<'r> {
         }
         let complete = (head.len() as u64) < WHOLE || (reserved.is_some() && (head.len() as u64) < most);
         let store = |e| FilezError::Store(self.error(ObjectType::File, checksum, e));
-        let temp = self.temp().map_err(store)?;
+        let temp = self.temp(Some(&self.repo.loose_path(ObjectType::File, checksum))).map_err(store)?;
         let (hasher, stored) = if complete && (small || reserved.is_some()) {
             self.filez_whole(&meta, &head, &head[body..], &temp.file)
         } else {
@@ -553,6 +523,7 @@ impl<'r> Staging<'r> {
             return Err(FilezError::Store(Error::Mismatch { kind, expected: *checksum, found }));
         }
         self.finish_file(temp, &meta, checksum, stored).map_err(store)?;
+        keep_buffer(&RAW, head);
         Ok(stored)
     }
 
@@ -565,18 +536,25 @@ impl<'r> Staging<'r> {
 
     fn filez_whole(&self, meta: &FileMeta, raw: &[u8], body: &[u8], mut file: &File) -> io::Result<(Sha256, u64)> {
         let mut hasher = meta.hasher();
+        let mut buffer = CONTENT.take();
+        let target;
         let content = match &meta.symlink {
             Some(_) if !body.is_empty() => return Err(too_long()),
-            Some(target) => crate::gv::nul(target),
+            Some(to) => {
+                target = crate::gv::nul(to);
+                &target
+            }
             None => {
-                let content = inflate(body, meta.size)?;
-                hasher.update(&content);
+                let content = inflate_into(body, meta.size, &mut buffer)?;
+                hasher.update(content);
                 content
             }
         };
-        let bytes = if self.repo.mode == Mode::Archive { raw } else { &content };
+        let bytes = if self.repo.mode == Mode::Archive { raw } else { content };
         file.write_all(bytes).map_err(local)?;
-        Ok((hasher, bytes.len() as u64))
+        let stored = bytes.len() as u64;
+        keep_buffer(&CONTENT, buffer);
+        Ok((hasher, stored))
     }
 
     fn filez_stream(&self, meta: &FileMeta, raw: &mut dyn Read, file: &File) -> io::Result<(Sha256, u64)> {
@@ -594,73 +572,6 @@ impl<'r> Staging<'r> {
             return Err(too_long());
         }
         Ok((hasher, if archive { reader.get_ref().count } else { meta.size }))
-    }
-
-    /// Bytes written since the last flush.
-    pub fn pending_bytes(&self) -> u64 {
-        self.lock().bytes
-    }
-
-    /// Makes everything written so far visible, durably. More may be written after it.
-    pub fn flush(&self) -> Result<(), Error> {
-        let ready = {
-            let mut state = self.lock();
-            state.bytes = 0;
-            std::mem::take(&mut state.ready)
-        };
-        self.link(&ready).map_err(|e| Error::io(format!("writing objects to {}", self.repo.path.display()), e))
-    }
-
-    fn link(&self, ready: &[(String, String)]) -> io::Result<()> {
-        if ready.is_empty() {
-            return Ok(());
-        }
-        let fsync = self.repo.settings.fsync;
-        if fsync {
-            rustix::fs::syncfs(&self.fd)?;
-        }
-        let mut dirs: BTreeMap<&str, Vec<&(String, String)>> = BTreeMap::new();
-        for object in ready {
-            dirs.entry(&object.1[..2]).or_default().push(object);
-        }
-        let each = fsync && dirs.len() <= FEW_DIRS;
-        let dirs: Vec<_> = dirs.into_iter().collect();
-        let next = AtomicUsize::new(0);
-        // Renames wait for one another only within a directory, and here each has one thread.
-        let work = || -> io::Result<()> {
-            while let Some((dir, objects)) = dirs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.link_dir(dir, objects, each)?;
-            }
-            Ok(())
-        };
-        let threads = if dirs.len() <= FEW_DIRS { 1 } else { crate::import::threads(0) };
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| Err(io::Error::other("a thread died"))))
-        })?;
-        if fsync && !each {
-            rustix::fs::syncfs(&self.fd)?;
-        } else if fsync {
-            rustix::fs::fsync(self.repo.objects_dir().as_fd())?;
-        }
-        Ok(())
-    }
-
-    /// Gives objects their names in `objects/DIR`.
-    fn link_dir(&self, dir: &str, objects: &[&(String, String)], fsync: bool) -> io::Result<()> {
-        let top = self.repo.objects_dir();
-        match rustix::fs::mkdirat(top, dir, Bits::from_raw_mode(0o755)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(e) => return Err(e.into()),
-        }
-        for (name, target) in objects {
-            rustix::fs::renameat(&self.fd, name, top, target)?;
-        }
-        if fsync {
-            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::fsync(rustix::fs::openat(top, dir, flags, Bits::empty())?)?;
-        }
-        Ok(())
     }
 }
 
