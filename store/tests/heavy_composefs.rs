@@ -7,68 +7,28 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use common::mirror;
+use common::sid::Tools;
 use store::{Repo, composefs};
-use sys::Cmd;
 
-/// Where new enough tools are: the machine itself, or a chroot.
-struct Tools {
-    chroot: Option<PathBuf>,
-}
+/// The stock tools.
+struct Stock(Tools);
 
-impl Tools {
+impl Stock {
     fn find() -> Self {
-        let own = Cmd::new("ostree").arg("--version").output().map(|o| o.text()).unwrap_or_default();
-        if own.contains("- composefs") {
-            return Tools { chroot: None };
-        }
-        let chroot = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/heavy/sid");
-        let chroot = std::env::var_os("SLIPWAY_OSTREE_CHROOT").map_or(chroot, PathBuf::from);
-        if !chroot.join("usr/bin/ostree").exists() {
-            fs::create_dir_all(chroot.parent().unwrap()).unwrap();
-            Cmd::new("mmdebstrap")
-                .args([
-                    "--variant=apt",
-                    "--include=ostree,composefs",
-                    "--aptopt=Acquire::Check-Valid-Until \"false\"",
-                    "sid",
-                ])
-                .arg(&chroot)
-                .arg(mirror())
-                .run_shown()
-                .unwrap();
-        }
-        Tools { chroot: Some(chroot.canonicalize().unwrap()) }
+        Stock(Tools::find(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/heavy/sid")).unwrap())
     }
 
     /// A directory that the tools can see, and its name for them.
     fn workdir(&self) -> (tempfile::TempDir, String) {
-        match &self.chroot {
-            None => {
-                let dir = tempfile::tempdir().unwrap();
-                let name = dir.path().display().to_string();
-                (dir, name)
-            }
-            Some(chroot) => {
-                let dir = tempfile::tempdir_in(chroot.join("tmp")).unwrap();
-                let name = format!("/tmp/{}", dir.path().file_name().unwrap().to_string_lossy());
-                (dir, name)
-            }
-        }
+        let dir = tempfile::tempdir_in(self.0.tmp()).unwrap();
+        let name = self.0.name(dir.path()).display().to_string();
+        (dir, name)
     }
 
     fn ostree(&self, args: &[&str]) -> String {
-        let cmd = match &self.chroot {
-            None => Cmd::new("ostree").args(args),
-            // ostree links temporary files by /proc/self/fd.
-            Some(chroot) => Cmd::new("unshare")
-                .args(["-m", "sh", "-ec", "mount --bind /proc \"$0/proc\"; exec chroot \"$0\" ostree \"$@\""])
-                .arg(chroot)
-                .args(args),
-        };
-        cmd.run().unwrap().text()
+        self.0.ostree().args(args).run().unwrap().text()
     }
 
     /// Commits `tree` (as the tools call it) and compares every form of the image.
@@ -139,7 +99,7 @@ fn images_equal_those_of_libostree() {
         eprintln!("heavy_composefs DID NOT RUN: set SLIPWAY_HEAVY=1 to compare images with libostree's");
         return;
     }
-    let tools = Tools::find();
+    let tools = Stock::find();
     let (dir, name) = tools.workdir();
     odd_tree(&dir.path().join("odd"));
     for mode in ["bare-user", "archive"] {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod sid;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -155,11 +157,7 @@ pub fn content(repo: &Repo, commit: &Checksum) -> BTreeMap<String, String> {
 
 /// The machine's own Debian mirror.
 pub fn mirror() -> String {
-    let files = fs::read_dir("/etc/apt/sources.list.d").unwrap().map(|e| e.unwrap().path());
-    let text: String =
-        files.chain([PathBuf::from("/etc/apt/sources.list")]).filter_map(|p| fs::read_to_string(p).ok()).collect();
-    let found = text.split_whitespace().find(|w| w.starts_with("http") && w.trim_end_matches('/').ends_with("/debian"));
-    found.expect("no Debian mirror in /etc/apt").to_owned()
+    sid::mirror().unwrap()
 }
 
 /// What a server logs.

@@ -10,10 +10,19 @@ use sys::Cmd;
 pub struct Run {
     /// Wall-clock seconds.
     pub wall: f64,
-    /// User and system seconds together.
-    pub cpu: f64,
+    /// Seconds in the processes themselves.
+    pub user: f64,
+    /// Seconds in the kernel for them.
+    pub system: f64,
     /// Peak resident memory, MiB.
     pub peak_mib: f64,
+}
+
+impl Run {
+    /// User and system seconds together.
+    pub fn cpu(&self) -> f64 {
+        self.user + self.system
+    }
 }
 
 /// Runs a command once. It must succeed: a failed run is not a fast one.
@@ -25,7 +34,7 @@ pub fn once(cmd: &Cmd, scratch: &Path) -> Result<Run> {
     let text = std::fs::read_to_string(&report).context("reading what time wrote")?;
     let numbers: Vec<f64> = text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
     ensure!(numbers.len() == 4, "time wrote {text:?}");
-    Ok(Run { wall: numbers[0], cpu: numbers[1] + numbers[2], peak_mib: numbers[3] / 1024.0 })
+    Ok(Run { wall: numbers[0], user: numbers[1], system: numbers[2], peak_mib: numbers[3] / 1024.0 })
 }
 
 /// The middle value.
@@ -47,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_spread_is_relative_to_the_median() {
-        let run = |wall| Run { wall, cpu: wall, peak_mib: 1.0 };
+        let run = |wall| Run { wall, user: wall, system: 0.0, peak_mib: 1.0 };
         assert_eq!(spread(&[run(1.0), run(2.0), run(3.0)]), 1.0);
     }
 }

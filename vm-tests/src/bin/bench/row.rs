@@ -43,6 +43,8 @@ pub struct Figures {
     pub wall_s: f64,
     /// Median of user and system seconds together.
     pub cpu_s: f64,
+    /// Median of the seconds in the kernel, which are part of those.
+    pub system_s: f64,
     /// Largest peak of resident memory.
     pub peak_mib: f64,
     /// (largest − smallest) ÷ median of the wall-clock seconds.
@@ -56,7 +58,8 @@ impl Figures {
         Figures {
             name: name.to_owned(),
             wall_s: measure::median(runs.iter().map(|r| r.wall)),
-            cpu_s: measure::median(runs.iter().map(|r| r.cpu)),
+            cpu_s: measure::median(runs.iter().map(Run::cpu)),
+            system_s: measure::median(runs.iter().map(|r| r.system)),
             peak_mib: runs.iter().map(|r| r.peak_mib).fold(0.0, f64::max),
             spread: measure::spread(runs),
             runs: runs.len(),
@@ -110,6 +113,15 @@ impl Check {
     }
 }
 
+/// What keeps ours from being faster, and how near it is to that.
+#[derive(Clone, Debug, Serialize)]
+struct Limit {
+    what: String,
+    /// What `near` is a share of.
+    of: &'static str,
+    near: f64,
+}
+
 /// A line of the table.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -121,6 +133,8 @@ pub struct Row {
     /// Bytes and other figures that belong to the row.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     facts: Vec<(String, f64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<Limit>,
     /// Why it could not be measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_yet: Option<String>,
@@ -152,7 +166,7 @@ impl Row {
     fn empty(name: &str) -> Row {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (sides, checks, facts) = (Vec::new(), Vec::new(), Vec::new());
-        Row { name: name.to_owned(), sides, checks, cores, facts, not_yet: None }
+        Row { name: name.to_owned(), sides, checks, cores, facts, limit: None, not_yet: None }
     }
 
     /// The figures of a side, ours first.
@@ -181,6 +195,21 @@ impl Row {
         self.check(check)
     }
 
+    /// Says what the processors do for ours (side 0) nearly all the time; how much of their time is measured.
+    #[must_use]
+    pub fn limited_by_cores(self, what: &str) -> Self {
+        let ours = &self.sides[0];
+        let near = ours.cpu_s / (ours.wall_s * self.cores as f64);
+        Row { limit: Some(Limit { what: what.to_owned(), of: "of the time of all cores is used", near }), ..self }
+    }
+
+    /// Says what ours (side 0) shares with the floor (side 2), whose time is part of its own.
+    #[must_use]
+    pub fn limited_by_floor(self, what: &str) -> Self {
+        let near = self.sides[2].wall_s / self.sides[0].wall_s;
+        Row { limit: Some(Limit { what: what.to_owned(), of: "of its time is the floor's", near }), ..self }
+    }
+
     /// Records a further figure.
     #[must_use]
     pub fn fact(mut self, what: &str, value: f64) -> Self {
@@ -198,10 +227,11 @@ pub fn print(rows: &[Row]) {
         }
         for side in &row.sides {
             println!(
-                "    {:<22} {:>8.2} s   CPU {:>7.2} s   peak {:>6.0} MiB   spread {:>3.0} %   {} runs",
+                "    {:<22} {:>8.2} s   CPU {:>7.2} s, {:>6.2} in the kernel   peak {:>6.0} MiB   spread {:>3.0} %   {} runs",
                 side.name,
                 side.wall_s,
                 side.cpu_s,
+                side.system_s,
                 side.peak_mib,
                 side.spread * 100.0,
                 side.runs
@@ -209,6 +239,9 @@ pub fn print(rows: &[Row]) {
         }
         for (what, value) in &row.facts {
             println!("    {what}: {value}");
+        }
+        if let Some(Limit { what, of, near }) = &row.limit {
+            println!("    limited by {what}: {:.0} % {of}", near * 100.0);
         }
         for check in &row.checks {
             println!(

@@ -25,6 +25,7 @@ pub fn cold(world: &World<'_>) -> Result<Row> {
     let row = world.row("commit a directory to archive, cold", &sides)?;
     let (a, b) = (bytes_of(&ours.join("objects"), ".filez")? as f64, bytes_of(&peer.join("objects"), ".filez")? as f64);
     let row = row.fact("bytes of .filez", a).fact("bytes of .filez of ostree", b);
+    let row = row.limited_by_cores("compressing");
     Ok(row.faster(5.0).check(Check::at_most("bytes of .filez", a / b, 1.02)))
 }
 
@@ -33,7 +34,7 @@ fn change(world: &World<'_>, serial: &Cell<u32>) -> Result<()> {
     fs::write(world.tree.join("usr/share/bench-changed"), serial.get().to_string()).context("changing one file")
 }
 
-fn repeated(world: &World<'_>, name: &str, reach: f64, option: &[&str]) -> Result<Row> {
+fn repeated(world: &World<'_>, name: &str, option: &[&str]) -> Result<Row> {
     let (ours, peer) = (world.scratch("ours"), world.scratch("peer"));
     let our_commit = commit(world, world.ours("commit", &ours)).args(option);
     for (repo, cmd) in [(&ours, our_commit.clone()), (&peer, commit(world, world.peer("commit", &peer)))] {
@@ -46,12 +47,13 @@ fn repeated(world: &World<'_>, name: &str, reach: f64, option: &[&str]) -> Resul
         ("ostree commit", Side::new(|| change(world, &serial), commit(world, world.peer("commit", &peer)))),
         ("floor (read, hash)", world.floor(false)?),
     ];
-    Ok(world.row(name, &sides)?.faster(reach))
+    world.row(name, &sides)
 }
 
 /// Once more, with one file changed.
 pub fn again(world: &World<'_>) -> Result<Row> {
-    repeated(world, "commit it again, one file changed", 20.0, &[])
+    let row = repeated(world, "commit it again, one file changed", &[])?;
+    Ok(row.limited_by_floor("reading and hashing every file").faster(20.0))
 }
 
 /// Once more, where the commit before remembered what it saw.
@@ -61,7 +63,8 @@ pub fn again_cached(world: &World<'_>) -> Result<Row> {
     if !help.contains("--stat-cache") {
         return Ok(Row::not_yet(name, "`slipway repo commit` has no --stat-cache"));
     }
-    repeated(world, name, 60.0, &["--stat-cache"])
+    let row = repeated(world, name, &["--stat-cache"])?;
+    Ok(row.limited_by_cores("asking the kernel about each file, on one core").faster(60.0))
 }
 
 /// To a bare-user repository that has nothing.
@@ -72,5 +75,6 @@ pub fn bare_user(world: &World<'_>) -> Result<Row> {
         ("ostree commit", Side::new(|| world.fresh(&peer, "bare-user"), commit(world, world.peer("commit", &peer)))),
         ("floor", world.floor(true)?),
     ];
-    Ok(world.row("commit to bare-user, cold", &sides)?.faster(1.3).near_floor(1.3))
+    let row = world.row("commit to bare-user, cold", &sides)?;
+    Ok(row.limited_by_floor("what the file system does for each new file").faster(1.3).near_floor(1.3))
 }

@@ -50,6 +50,7 @@ pub fn stock_format(world: &World<'_>) -> Result<Row> {
     Ok(row
         .fact("bytes", a)
         .fact("bytes of stock's", b)
+        .limited_by_cores("bsdiff and LZMA")
         .check(Check::at_most("of stock's bytes", a / b, 0.8))
         .faster(4.0))
 }

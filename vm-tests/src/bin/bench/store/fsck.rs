@@ -11,5 +11,5 @@ pub fn archive(world: &World<'_>) -> Result<Row> {
         ("slipway", Side::plain(world.ours("fsck", &world.repo))),
         ("ostree fsck", Side::plain(world.peer("fsck", &world.repo).arg("--quiet"))),
     ];
-    Ok(world.row("fsck", &sides)?.faster(3.0))
+    Ok(world.row("fsck", &sides)?.limited_by_cores("inflating and hashing").faster(3.0))
 }

@@ -6,6 +6,9 @@ mod delta;
 mod fsck;
 mod pair;
 mod pull;
+/// The stock tool with composefs; the store's tests compare images with it.
+#[path = "../../../../../store/tests/common/sid.rs"]
+mod sid;
 mod update;
 
 use std::path::{Path, PathBuf};

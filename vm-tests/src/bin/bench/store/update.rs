@@ -45,6 +45,7 @@ pub fn point_release(world: &World<'_>) -> Result<Row> {
         .fact("bytes", bytes)
         .fact("bytes of stock's parts", parts as f64)
         .fact("bytes of stock's fallbacks", fallback as f64)
+        .limited_by_cores("matching and compressing what differs")
         .check(Check::at_most("of stock's bytes", bytes / stock, 0.25))
         .faster(2.0)
         .check(Check::at_most("of stock's memory", ours / theirs, 1.0))
