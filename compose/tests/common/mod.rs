@@ -191,16 +191,29 @@ pub fn describe(root: &Path) -> BTreeMap<String, String> {
     tree
 }
 
-/// How two trees differ, one line for each path, without the paths that an exception names (exactly, or below it where
-/// it ends in a slash).
-pub fn differences(ours: &Path, theirs: &Path, exceptions: &[(&str, &str)]) -> Vec<String> {
+/// A reason why trees may differ, and where.
+pub type Exception<'a> = (&'a str, &'a [&'a str]);
+
+/// Whether a pattern names this path: exactly; everything below it, and itself, where it ends in a slash; any part of
+/// the last name where that has a star.
+pub fn names(pattern: &str, path: &str) -> bool {
+    if let Some(dir) = pattern.strip_suffix('/') {
+        return path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    }
+    match pattern.split_once('*') {
+        Some((start, end)) => {
+            let part = path.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+            part.is_some_and(|part| !part.contains('/'))
+        }
+        None => path == pattern,
+    }
+}
+
+/// How two trees differ, one line for each path, without the paths that an exception names.
+pub fn differences(ours: &Path, theirs: &Path, exceptions: &[Exception<'_>]) -> Vec<String> {
     let (a, b) = (describe(ours), describe(theirs));
     let paths: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    let excepted = |path: &str| {
-        exceptions
-            .iter()
-            .any(|(e, _)| path == *e || e.ends_with('/') && (path.starts_with(e) || path == e.trim_end_matches('/')))
-    };
+    let excepted = |path: &str| exceptions.iter().flat_map(|(_, patterns)| *patterns).any(|p| names(p, path));
     let line = |path: &&String| match (a.get(*path), b.get(*path)) {
         (Some(x), Some(y)) if x == y => None,
         (Some(x), Some(y)) => Some(format!("{path}\n   ours   {x}\n   theirs {y}")),
