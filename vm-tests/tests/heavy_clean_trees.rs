@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! tree of the release, made by mmdebstrap ─┬─ the sources → `.ci/setup build demo` → `make deb` → two packages
-//!                                          └─ the packages alone → apt-get install → slipway runs, no cargo there
+//!                                          └─ the packages alone → apt-get install, no cargo there → slipway resolves
+//!                                             its treefile, signs, publishes, serves; host says where it is
 //! ```
 
 use std::fs;
@@ -17,6 +18,26 @@ fn heavy() -> bool {
     }
     heavy
 }
+
+/// A small commit: signed, published, served, and pulled back as any client would.
+const PUBLISH_AND_SERVE: &str = "\
+cd /tmp
+slipway key new signing.key
+mkdir -p tree/usr/bin
+echo hello >tree/usr/bin/hello
+slipway repo --repo=build init --mode=bare-user
+slipway repo --repo=build commit --branch=test/small tree >/dev/null
+slipway sign test/small --repo build --key signing.key
+slipway publish test/small --repo build public --keyring signing.key.pub
+slipway serve public --listen 127.0.0.1:0 >address &
+server=$!
+trap 'kill $server' EXIT
+for i in $(seq 100); do [ -s address ] && break; sleep 0.1; done
+slipway repo --repo=clone init
+slipway repo --repo=clone remote add origin --no-gpg-verify \"$(cat address)\"
+slipway repo --repo=clone pull origin test/small >/dev/null
+slipway repo --repo=clone cat origin:test/small /usr/bin/hello
+";
 
 /// The Debian mirror in this machine's own apt sources.
 fn mirror() -> String {
@@ -102,16 +123,30 @@ fn sources_build_and_packages_run(suite: &str) {
         .arg(&plain.0)
         .run()
         .expect("copying the packages");
+    packages_work(&plain);
+}
+
+/// Installs the packages in a tree that has `/packages` and nothing else of ours, and does a little with each program.
+fn packages_work(plain: &Tree) {
     plain.shell("apt-get install -y -q --no-install-recommends /packages/slipway_*.deb >/dev/null");
     assert!(plain.shell("command -v cargo || command -v rustc || echo none") == "none", "there is a Rust toolchain");
     let version = plain.shell("slipway --version");
     assert!(version.starts_with("slipway "), "{version}");
-    plain.shell("cd /tmp && slipway key new signing.key && test -s signing.key.pub");
-    if suite == "trixie" {
-        plain.shell("apt-get install -y -q --no-install-recommends /packages/slipway-host_*.deb >/dev/null");
-        let refused = plain.shell("host status 2>&1; echo \"exit $?\"");
-        assert!(refused.ends_with("exit 3"), "host outside a Slipway host: {refused}");
+
+    // The treefile that the package brings, resolved by this release's own apt from this tree's own sources.
+    let treefile = "/usr/share/slipway/treefiles/container-host.yaml";
+    let plan = plain.shell(&format!("cd /tmp && slipway compose {treefile} --local-packages /packages --dry-run 2>&1"));
+    for package in ["linux-image-cloud-", "podman ", "slipway-host "] {
+        assert!(plan.contains(package), "no {package}in what would be composed: {plan}");
     }
+    assert_eq!(plain.shell(PUBLISH_AND_SERVE).lines().last(), Some("hello"));
+
+    // The agent belongs into trees of Debian 13, which its own package is composed into; it installs on 12 all the same.
+    plain.shell("apt-get install -y -q --no-install-recommends /packages/slipway-host_*.deb >/dev/null");
+    let version = plain.shell("host --version");
+    assert!(version.starts_with("host "), "{version}");
+    let refused = plain.shell("host status 2>&1 || echo \"exit $?\"");
+    assert!(refused.ends_with("exit 3"), "host outside a Slipway host: {refused}");
 }
 
 #[test]
