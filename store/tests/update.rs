@@ -235,8 +235,8 @@ fn updates_go_with_the_commits_they_lead_to() {
     assert!(!path.parent().unwrap().exists());
 }
 
-/// What each attempt reads before it comes to the parts: ref, commit, signatures, head and table.
-const BEFORE: u64 = 4096;
+/// What each attempt reads before it comes to the parts: ref, commit, signatures, and the first bytes of the update.
+const BEFORE: u64 = 12 << 10;
 
 /// The names of files that a process left of updates.
 fn spooled(repo: &Repo) -> Vec<String> {

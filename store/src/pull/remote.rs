@@ -199,7 +199,8 @@ impl<'a> Remote<'a> {
         let files = self.source.files();
         if self.options.ways.updates && self.options.select.whole() && !self.options.select.bareuseronly {
             let bases = ways::bases(repo, self.current(name, repo)?, verified)?;
-            if let Some((_, Some(size))) = crate::update::offered(files, &bases, &verified.checksum)? {
+            let offered = crate::update::offered(files, &bases, &verified.checksum)?;
+            if let Some(size) = offered.and_then(|update| update.size) {
                 return Ok(Some(Ahead::Update(size)));
             }
         }

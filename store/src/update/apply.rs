@@ -34,6 +34,8 @@ use crate::{Checksum, DirMeta, Error, FileMeta, ObjectType, Objects, Repo};
 
 /// Pending bytes at which objects are made durable: what a killed update loses at most.
 const BATCH: u64 = 64 << 20;
+/// Bytes of an update that are asked for first.
+const PROBE: u64 = 8 << 10;
 /// Commits that a remote is asked for updates from.
 const MAX_BASES: usize = 4;
 /// Two threads keep within the memory that is promised.
@@ -525,6 +527,8 @@ fn disk(error: &Error) -> bool {
 struct Remote<'a, 'c> {
     context: &'a Context<'c>,
     path: String,
+    /// Its first bytes, which were fetched already.
+    head: Vec<u8>,
     failure: Mutex<Option<PullError>>,
     /// Bytes of parts that have arrived.
     arrived: AtomicU64,
@@ -533,8 +537,14 @@ struct Remote<'a, 'c> {
 impl Input for Remote<'_, '_> {
     fn open(&self, from: u64, length: u64) -> Result<Box<dyn Read + Send + '_>, UpdateError> {
         let gone = || UpdateError::Malformed("it is not there any more".into());
-        match self.context.files.open(&self.path, from, Some(length)) {
-            Ok(opened) => Ok(opened.ok_or_else(gone)?.reader),
+        let here = usize::try_from(from).ok().and_then(|from| self.head.get(from..)).unwrap_or_default();
+        let here = &here[..here.len().min(usize::try_from(length).unwrap_or(usize::MAX))];
+        let rest = length - here.len() as u64;
+        if rest == 0 {
+            return Ok(Box::new(here));
+        }
+        match self.context.files.open(&self.path, from + here.len() as u64, Some(rest)) {
+            Ok(opened) => Ok(Box::new(here.chain(opened.ok_or_else(gone)?.reader))),
             Err(error) => {
                 let lost = matches!(error, PullError::Fetch { source: Transport::Io(_), .. });
                 lock(&self.failure).get_or_insert(error);
@@ -561,20 +571,31 @@ impl Input for Remote<'_, '_> {
     }
 }
 
-/// The update that a remote has from a commit that is here, the likeliest first, or from nothing where nothing is here:
-/// its path, and its size where that is known.
-pub(crate) fn offered(
-    files: &dyn Files,
-    bases: &[Checksum],
-    to: &Checksum,
-) -> Result<Option<(String, Option<u64>)>, PullError> {
+/// An update that a remote has.
+pub(crate) struct Offered {
+    /// Where it lies.
+    pub path: String,
+    /// Its bytes, where that is known.
+    pub size: Option<u64>,
+    /// Its first bytes: of a small one that is everything but the parts, in one request.
+    head: Vec<u8>,
+}
+
+/// The update that a remote has from a commit that is here, the likeliest first, or from nothing where nothing is here.
+pub(crate) fn offered(files: &dyn Files, bases: &[Checksum], to: &Checksum) -> Result<Option<Offered>, PullError> {
     let bases: Vec<Option<Checksum>> =
         if bases.is_empty() { vec![None] } else { bases.iter().copied().map(Some).take(MAX_BASES).collect() };
     for base in bases {
         let path = super::path(base.as_ref(), to);
-        if let Some(opened) = files.open(&path, 0, Some(HEAD as u64))? {
-            let size = opened.size;
-            return Ok(Some((path, size)));
+        if let Some(mut opened) = files.open(&path, 0, Some(PROBE))? {
+            let (size, mut head) = (opened.size, Vec::new());
+            let read = opened.reader.by_ref().take(PROBE).read_to_end(&mut head);
+            drop(opened);
+            if let Err(error) = read {
+                let (what, from) = ("the update".to_owned(), files.locate(&path));
+                return Err(PullError::Fetch { what, from, source: Transport::Io(error) });
+            }
+            return Ok(Some(Offered { path, size, head }));
         }
     }
     Ok(None)
@@ -582,10 +603,11 @@ pub(crate) fn offered(
 
 /// The way of a pull that takes an update, where the remote has one.
 pub fn way(context: &Context<'_>) -> Result<Arrived, PullError> {
-    let Some((path, _)) = offered(context.files, context.bases, &context.to.checksum)? else {
+    let Some(offered) = offered(context.files, context.bases, &context.to.checksum)? else {
         return Ok(Arrived::NotOffered);
     };
-    let remote = Remote { context, path, failure: Mutex::new(None), arrived: AtomicU64::new(0) };
+    let Offered { path, head, .. } = offered;
+    let remote = Remote { context, path, head, failure: Mutex::new(None), arrived: AtomicU64::new(0) };
     let applied = apply(&remote, context.staging, &context.to.commit);
     let from = context.files.locate(&remote.path);
     let failure = lock(&remote.failure).take();
