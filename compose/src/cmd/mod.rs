@@ -1,5 +1,6 @@
 //! The command line: one module per verb, each with its `Args` and a `run`.
 
+mod accept;
 mod bundle;
 mod compose;
 mod image;

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use store::Repo;
 use sys::{Exit, Refused};
 
+use super::accept::Accept;
 use super::publish::{self, Age};
 
 #[derive(Debug, clap::Args)]
@@ -19,15 +20,8 @@ pub struct Args {
     /// The published repository.
     #[arg(long, value_name = "DIR")]
     repo: PathBuf,
-    /// File with public keys: promote only what one of them signed.
-    #[arg(long, value_name = "FILE")]
-    keyring: Vec<PathBuf>,
-    /// Promote a commit that nobody signed.
-    #[arg(long)]
-    allow_unsigned: bool,
-    /// Promote a commit older than the one the ref points to.
-    #[arg(long)]
-    allow_downgrade: bool,
+    #[command(flatten)]
+    accept: Accept,
     /// Print what would be done.
     #[arg(long)]
     dry_run: bool,
@@ -37,8 +31,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let repo = Repo::open(&args.repo)?;
     let commit = repo.resolve(&args.commit)?;
     let loaded = repo.load_commit(&commit)?;
-    publish::signed(&repo, &commit, &args.repo, args.allow_unsigned)?;
-    if let Some(keyring) = publish::keyring(&args.keyring)? {
+    publish::signed(&repo, &commit, &args.repo, args.accept.allow_unsigned)?;
+    if let Some(keyring) = args.accept.keyring()? {
         let detached = repo.load_detached(&commit)?.unwrap_or_default();
         keyring.verify(&loaded.bytes, &detached).map_err(|e| Refused::new(e.to_string()))?;
     }
@@ -47,8 +41,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     if repo.is_partial(&commit) {
         return Err(Refused::new(format!("commit {commit} is not here whole")).into());
     }
-    let age = if args.allow_downgrade { Age::Any } else { Age::NotOlder };
-    publish::check_age(&repo, &loaded, &args.to, age)?;
+    publish::check_age(&repo, &loaded, &args.to, Age::of(&args.accept))?;
     let old = repo.read_ref(&args.to)?;
     eprintln!("promote {commit} -> {}", args.to);
     if args.dry_run {

@@ -20,6 +20,7 @@ use store::sign::{self, Keyring, SecretKey};
 use store::{Checksum, Commit, Error, Mode, Repo, summary, update};
 use sys::{Exit, Refused, Reporter};
 
+use super::accept::Accept;
 use super::updates;
 
 #[derive(Debug, clap::Args)]
@@ -40,18 +41,11 @@ pub struct Args {
     /// The address of the object store, if it is not Amazon's.
     #[arg(long, value_name = "URL")]
     s3_endpoint: Option<String>,
-    /// File with public keys: publish only what one of them signed.
-    #[arg(long, value_name = "FILE")]
-    keyring: Vec<PathBuf>,
+    #[command(flatten)]
+    accept: Accept,
     /// File with the secret key that signs the summary.
     #[arg(long, value_name = "FILE")]
     summary_key: Option<PathBuf>,
-    /// Publish a commit that nobody signed.
-    #[arg(long)]
-    allow_unsigned: bool,
-    /// Publish a commit older than the one that is published.
-    #[arg(long)]
-    allow_downgrade: bool,
     /// Make the update that machines take from here: `auto` (what is published now), `never`, `empty` (for new
     /// machines), `last:N` versions, a version, or a commit.
     #[arg(long = "from", value_name = "VERSION", value_parser = updates::parse, default_value = "auto")]
@@ -83,7 +77,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         let why = format!("there is no ref {} in {}", args.name, args.repo.display());
         Refused::with_hint(why, format!("see `slipway repo refs --repo {}`", args.repo.display()))
     })?;
-    let keyring = keyring(&args.keyring)?;
+    let keyring = args.accept.keyring()?;
     let key = args.summary_key.as_deref().map(SecretKey::load).transpose().context("the key of the summary")?;
     check(&args, &source, &commit, &dir, keyring.as_ref())?;
 
@@ -177,15 +171,6 @@ fn sign_summary(target: &Repo, key: Option<&SecretKey>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The keys in files, if any were named.
-pub fn keyring(files: &[PathBuf]) -> anyhow::Result<Option<Keyring>> {
-    let mut keyring = Keyring::default();
-    for file in files {
-        keyring.add_file(file)?;
-    }
-    Ok((!files.is_empty()).then_some(keyring))
-}
-
 fn sign_hint(commit: &Checksum, repo: &Path) -> String {
     format!("sign it: `slipway sign {commit} --repo {} --key FILE`", repo.display())
 }
@@ -207,6 +192,13 @@ pub enum Age {
     Any,
     /// It may not.
     NotOlder,
+}
+
+impl Age {
+    /// What the command line says.
+    pub fn of(accept: &Accept) -> Age {
+        if accept.allow_downgrade { Age::Any } else { Age::NotOlder }
+    }
 }
 
 /// Refuses a commit older than the one the ref points to.
@@ -232,7 +224,7 @@ pub fn check_age(target: &Repo, commit: &Commit, name: &str, age: Age) -> anyhow
 /// Refuses what no machine would take.
 fn check(args: &Args, source: &Repo, commit: &Checksum, dir: &Path, keyring: Option<&Keyring>) -> anyhow::Result<()> {
     let loaded = source.load_commit(commit)?;
-    signed(source, commit, &args.repo, args.allow_unsigned)?;
+    signed(source, commit, &args.repo, args.accept.allow_unsigned)?;
     if let Some(keyring) = keyring {
         let detached = source.load_detached(commit)?.unwrap_or_default();
         let hint = sign_hint(commit, &args.repo);
@@ -242,6 +234,5 @@ fn check(args: &Args, source: &Repo, commit: &Checksum, dir: &Path, keyring: Opt
     if !dir.join("objects").is_dir() {
         return Ok(());
     }
-    let age = if args.allow_downgrade { Age::Any } else { Age::NotOlder };
-    check_age(&Repo::open(dir)?, &loaded, &args.name, age)
+    check_age(&Repo::open(dir)?, &loaded, &args.name, Age::of(&args.accept))
 }

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use store::pull::{self, Ahead, Depth, Options, Select};
-use store::sign::Keyring;
 use store::{Checksum, Repo};
 use sys::{Exit, Refused, Reporter};
 
 use super::{At, left_out, parse, size};
+use crate::cmd::accept::Accept;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -96,27 +96,17 @@ pub struct Args {
     /// Left out.
     #[arg(long, hide = true, value_name = "TEXT")]
     append_user_agent: Option<String>,
-    /// File with public keys: accept only what one of them signed (not in the stock tool).
-    #[arg(long, value_name = "FILE")]
-    keyring: Vec<PathBuf>,
-    /// Accept commits that nobody signed (not in the stock tool).
-    #[arg(long)]
-    allow_unsigned: bool,
-    /// Accept a commit older than the one that is here (not in the stock tool).
-    #[arg(long)]
-    allow_downgrade: bool,
+    // Not in the stock tool.
+    #[command(flatten)]
+    accept: Accept,
 }
 
 /// What is asked for, from the configuration of the remote and the command line.
 fn options(repo: &Repo, args: &Args) -> anyhow::Result<(Options<'static>, Vec<Override>)> {
-    let mut keyring = Keyring::default();
-    for file in &args.keyring {
-        keyring.add_file(file)?;
-    }
-    let keyring = (!args.keyring.is_empty()).then_some(keyring);
+    let keyring = args.accept.keyring()?;
     let (mut refs, overrides) = wanted(args)?;
     let mut options = if args.remote.contains("://") {
-        if keyring.is_none() && !args.allow_unsigned {
+        if keyring.is_none() && !args.accept.allow_unsigned {
             let hint = "name the keys with --keyring FILE, or accept unsigned commits with --allow-unsigned";
             return Err(Refused::with_hint("there is no key to check the commit's signature with", hint).into());
         }
@@ -133,7 +123,7 @@ fn options(repo: &Repo, args: &Args) -> anyhow::Result<(Options<'static>, Vec<Ov
             }
         }
         let mut remote = remote;
-        if args.allow_unsigned || keyring.is_some() {
+        if args.accept.allow_unsigned || keyring.is_some() {
             // What is said here counts and not what the configuration says of keys.
             remote.set("gpg-verify", "false");
             remote.set("sign-verify", "false");
@@ -144,7 +134,7 @@ fn options(repo: &Repo, args: &Args) -> anyhow::Result<(Options<'static>, Vec<Ov
         remote.pull_options(repo, Path::new("/"), refs)?
     };
     options.keyring = keyring;
-    options.allow_downgrade = args.allow_downgrade;
+    options.allow_downgrade = args.accept.allow_downgrade;
     options.check_bindings = !args.disable_verify_bindings;
     options.mirror = args.mirror;
     options.select = Select {
