@@ -103,7 +103,8 @@ pub(super) fn encode(
         return Ok(Encoded { form: Form::Whole, estimate: size });
     }
     let new = content(repo, file)?;
-    let mut best = Encoded { form: Form::Whole, estimate: estimate_sample(&new) };
+    // The smallest so far, and by how much it must be smaller than the whole.
+    let mut best: Option<(Encoded, u64)> = None;
     for source in sources {
         let meta = repo.load_file_meta(source)?;
         let both = meta.size.saturating_add(size);
@@ -115,20 +116,30 @@ pub(super) fn encode(
         let pieces = copies(&old, &new, &stretches);
         let bytes: Vec<u8> = pieces.iter().flat_map(|piece| own(&new, piece).iter().copied()).collect();
         let by_copies = estimate(&bytes) + 34 + pieces.len() as u64 * OPERATION;
-        if by_copies < best.estimate {
-            best = Encoded { form: Form::Copies { source: Some(*source), pieces, bytes }, estimate: by_copies };
+        let smallest = |best: &Option<(Encoded, u64)>| best.as_ref().map_or(u64::MAX, |(best, _)| best.estimate);
+        if by_copies < smallest(&best) {
+            let form = Form::Copies { source: Some(*source), pieces, bytes };
+            best = Some((Encoded { form, estimate: by_copies }, 0));
         }
         if limits.patch.is_some_and(|most| both <= most) {
             let patch = encode_patch(&old, &new, &stretches);
             let by_patch = estimate_patch(&patch) + 34;
             // What is copied is not there to be compressed and unpacked; a patch must be worth that.
             let price = 64 + by_patch.min(1 << 20) / 32 + patch.len() as u64 / 4096;
-            if by_patch + price < best.estimate {
-                best = Encoded { form: Form::Patch { source: *source, patch }, estimate: by_patch };
+            if by_patch + price < smallest(&best) {
+                best = Some((Encoded { form: Form::Patch { source: *source, patch }, estimate: by_patch }, price));
             }
         }
     }
-    Ok(best)
+    let Some((best, price)) = best else {
+        return Ok(Encoded { form: Form::Whole, estimate: estimate_sample(&new) });
+    };
+    // No file shrinks that much by itself that was like another one; and a sample does not tell hundredths.
+    if best.estimate < size / 16 {
+        return Ok(best);
+    }
+    let whole = estimate(&new);
+    Ok(if best.estimate + price < whole { best } else { Encoded { form: Form::Whole, estimate: whole } })
 }
 
 /// Lays the new file beside the old one, with tables as differences where both have some.
