@@ -240,6 +240,7 @@ fn link(repo: &Repo, checksum: &Checksum, path: &Path, options: &Options<'_>) ->
     let fits = match repo.mode() {
         Mode::Bare => !options.user,
         Mode::BareUser => options.user,
+        Mode::BareUserOnly => true,
         Mode::Archive => false,
     };
     let meta = repo.load_file_meta(checksum)?;

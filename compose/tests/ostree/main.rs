@@ -2,11 +2,14 @@
 //! output, the same exit code and, where the verb writes, the same objects, refs and configuration.
 //!
 //! ```text
-//! reads, writes   tables of command lines      gpg       signatures, both ways
-//! options         every option of every verb   world     what they all work on
+//! reads, writes   tables of command lines      gpg, delta   signatures, static deltas, both ways
+//! options         every option of every verb   modes        repositories of every mode
+//! world           what they all work on
 //! ```
 
+mod delta;
 mod gpg;
+mod modes;
 mod options;
 mod reads;
 mod world;
@@ -44,8 +47,10 @@ fn what_is_left_out_is_refused_by_name() {
         ("admin status", "admin"),
         ("find-remotes org.example.X a", "find-remotes"),
         ("commit -b x --selinux-policy=/ tree", "--selinux-policy"),
+        ("commit -b x --tree=ref=other --owner-uid=5", "--owner-uid"),
+        ("commit -b x --tree=ref=other --no-xattrs", "--no-xattrs"),
         ("checkout --selinux-policy=/ os/stable out", "--selinux-policy"),
-        ("init --mode=bare-user-only", "bare-user-only"),
+        ("init --mode=bare-split-xattrs", "bare-split-xattrs"),
         ("show --no-such-option os/stable", "--no-such-option"),
     ] {
         let ours = world.cmd(env!("CARGO_BIN_EXE_slipway")).arg("repo").arg("--repo=repo").args(line.split(' '));
@@ -81,4 +86,24 @@ fn an_export_holds_the_tree() {
     };
     assert_eq!(list(&stock.stdout), list(&ours.stdout));
     assert!(list(&ours.stdout).len() > 8);
+}
+
+#[test]
+fn trees_laid_over_each_other_are_the_stock_tools() {
+    let world = World::new();
+    for line in [
+        "commit -b new T --tree=dir=tree --tree=dir=other-tree",
+        "commit -b new T --tree=dir=other-tree --tree=dir=tree",
+        "commit -b new T --base=os/stable --tree=dir=other-tree",
+        "commit -b new T --tree=ref=other --tree=tar=dots.tar",
+        "commit -b new T --tree=ref=other --tree=tar=deep.tar",
+    ] {
+        let args = world.args(line);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let [stock, ours] = world.both(&args, ["repo", "source"]);
+        assert_eq!((stock.text(), stock.code), (ours.text(), 0), "{line}: {}", ours.errors());
+        for which in ["repo", "source"] {
+            world.stock(&format!("--repo={which} refs --delete new"));
+        }
+    }
 }

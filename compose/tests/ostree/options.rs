@@ -17,7 +17,7 @@ const OPTIONS: &str = "
         --add-detached-metadata-string=a=b --owner-uid=1 --owner-gid=1 --canonical-permissions --bootable
         --mode-ro-executables --no-xattrs [--selinux-policy=] [-P] [--selinux-policy-from-base]
         [--selinux-labeling-epoch=1] --link-checkout-speedup -I --devino-canonical --tar-autocreate-parents
-        [--tar-pathname-filter=a,b] --skip-if-unchanged --statoverride= --skip-list= --consume --table-output
+        --tar-pathname-filter=a,b --skip-if-unchanged --statoverride= --skip-list= --consume --table-output
         --gpg-sign= --gpg-homedir= --sign= --sign-from-file= --sign-type= --generate-sizes
         --generate-composefs-metadata --fsync=1 --disable-fsync --timestamp=
     config get a.b: --group=

@@ -89,6 +89,11 @@ const WRITES: &str = "
     commit -b new T --tree=tar=deep.tar --tar-autocreate-parents --owner-uid=7 --owner-gid=8
     commit -b new T --tree=tar=dots.tar --tar-autocreate-parents
     commit -b new T --tree=tar=none.tar
+    commit -b new T --tree=tar=dots.tar --tar-autocreate-parents --tar-pathname-filter=^usr,opt
+    commit -b new T --tree=tar=dots.tar --tar-autocreate-parents --tar-pathname-filter=^usr/(b.n)/(.*),opt/\\2/\\1
+    commit -b new T --tree=tar=whole.tar --tar-pathname-filter=^new,old
+    commit -b new T --tree=tar=whole.tar --tar-pathname-filter=new
+    commit -b new T --tree=tar=whole.tar --tar-pathname-filter=(,x
     commit -b new T --tree=ref=none
     commit -b new T --tree=none=x
     commit -b new T --tree=dir=tree/version

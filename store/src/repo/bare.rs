@@ -1,4 +1,5 @@
-//! File objects of a repository of mode `bare`: the file itself, with its true owner, mode and attributes.
+//! File objects of a repository of mode `bare`: the file itself, with its true owner, mode and attributes. Those of
+//! mode `bare-user-only` are the same without owner and attributes, and so only some files can be kept there.
 
 use std::fs::File;
 use std::io;
@@ -25,6 +26,33 @@ pub(super) fn seal(file: &File, meta: &FileMeta) -> io::Result<()> {
     }
     rustix::fs::futimens(file, &TIMES)?;
     Ok(())
+}
+
+/// Refuses what a repository of mode `bare-user-only` cannot give back as it was.
+pub(super) fn check_user_only(meta: &FileMeta) -> io::Result<()> {
+    let bits = if meta.symlink.is_some() { 0 } else { meta.mode & 0o7777 & !0o775 };
+    let why = match meta {
+        FileMeta { uid: 0, gid: 0, .. } if bits != 0 => format!("mode {:04o}", meta.mode & 0o7777),
+        FileMeta { uid: 0, gid: 0, xattrs, .. } if xattrs.is_empty() => return Ok(()),
+        FileMeta { uid: 0, gid: 0, .. } => "extended attributes".to_owned(),
+        FileMeta { uid, gid, .. } => format!("the owner {uid}:{gid}"),
+    };
+    let why = format!("a file with {why} cannot be kept in a repository of mode bare-user-only");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+}
+
+/// Gives a regular file its mode and nothing else.
+pub(super) fn seal_plain(file: &File, mode: u32) -> io::Result<()> {
+    rustix::fs::fchmod(file, Bits::from_raw_mode(mode & 0o775))?;
+    Ok(rustix::fs::futimens(file, &TIMES)?)
+}
+
+/// Puts a symbolic link in the place of the file `name`, as it comes.
+pub(super) fn link_plain(fd: impl AsFd, name: &str, target: &str) -> io::Result<()> {
+    let fd = fd.as_fd();
+    rustix::fs::unlinkat(fd, name, AtFlags::empty())?;
+    rustix::fs::symlinkat(target, fd, name)?;
+    Ok(rustix::fs::utimensat(fd, name, &TIMES, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// Puts a symbolic link in the place of the file `name`. `dir` and `fd` are the same directory.

@@ -1,7 +1,7 @@
 //! A repository on disk.
 //!
 //! ```text
-//! config                    [core] repo_version=1, mode=archive-z2 | bare-user | bare
+//! config                    [core] repo_version=1, mode=archive-z2 | bare-user | bare | bare-user-only
 //! objects/ab/cdef….*        see `object`; created last by `create`: where it exists the repository is complete
 //! refs/heads/REF            64 digits and a newline
 //! refs/remotes/REMOTE/REF   the same, as last seen at REMOTE
@@ -48,6 +48,8 @@ pub enum Mode {
     BareUser,
     /// Plain files that are what they say: owner, mode, xattrs. Only root can write one.
     Bare,
+    /// Plain files of root without xattrs, and with no bits outside of 0775: what any user can keep. Others are refused.
+    BareUserOnly,
 }
 
 impl Mode {
@@ -57,6 +59,7 @@ impl Mode {
             Mode::Archive => "archive-z2",
             Mode::BareUser => "bare-user",
             Mode::Bare => "bare",
+            Mode::BareUserOnly => "bare-user-only",
         }
     }
 }
@@ -112,6 +115,7 @@ impl Repo {
             "archive" | "archive-z2" => Mode::Archive,
             "bare-user" => Mode::BareUser,
             "bare" => Mode::Bare,
+            "bare-user-only" => Mode::BareUserOnly,
             other => return Err(not(format!("mode={other}"))),
         };
         let objects =

@@ -216,6 +216,12 @@ impl Repo {
             }
             Mode::BareUser => open_bare_user(self.open_path(&path)?),
             Mode::Bare => self.open_bare(&path),
+            Mode::BareUserOnly => {
+                let mut object = self.open_bare(&path)?;
+                // Whoever keeps it, it is root's.
+                (object.meta.uid, object.meta.gid, object.meta.xattrs) = (0, 0, Vec::new());
+                Ok(object)
+            }
         }
     }
 

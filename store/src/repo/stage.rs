@@ -327,7 +327,7 @@ impl<'r> Staging<'r> {
         let content = Content::Stream(content);
         let result = match self.repo.mode {
             Mode::Archive => self.write_archive(meta, content, None),
-            Mode::BareUser | Mode::Bare => self.write_plain(meta, content, None),
+            Mode::BareUser | Mode::Bare | Mode::BareUserOnly => self.write_plain(meta, content, None),
         };
         let (temp, hasher, stored) = result.map_err(io)?;
         let checksum = Checksum(hasher.finalize().into());
@@ -342,7 +342,7 @@ impl<'r> Staging<'r> {
         let target = self.repo.loose_path(ObjectType::File, checksum);
         let result = match self.repo.mode {
             Mode::Archive => self.write_archive(meta, content, Some(&target)),
-            Mode::BareUser | Mode::Bare => self.write_plain(meta, content, Some(&target)),
+            Mode::BareUser | Mode::Bare | Mode::BareUserOnly => self.write_plain(meta, content, Some(&target)),
         };
         let io = |e| self.error(ObjectType::File, checksum, e);
         let (temp, hasher, stored) = result.map_err(io)?;
@@ -363,6 +363,14 @@ impl<'r> Staging<'r> {
             match &meta.symlink {
                 Some(to) => bare::link(&self.dir, &self.fd, &temp.name, to, meta)?,
                 None => bare::seal(&temp.file, meta)?,
+            }
+            return self.keep(temp, target, stored);
+        }
+        if self.repo.mode == Mode::BareUserOnly {
+            bare::check_user_only(meta)?;
+            match &meta.symlink {
+                Some(to) => bare::link_plain(&self.fd, &temp.name, to)?,
+                None => bare::seal_plain(&temp.file, meta.mode)?,
             }
             return self.keep(temp, target, stored);
         }

@@ -34,7 +34,7 @@ impl Repo {
                     None => self.hash_stream(checksum)?,
                 }
             }
-            Mode::BareUser | Mode::Bare => self.hash_stream(checksum)?,
+            Mode::BareUser | Mode::Bare | Mode::BareUserOnly => self.hash_stream(checksum)?,
         };
         if found != *checksum {
             return Err(Error::Mismatch { kind, expected: *checksum, found });

@@ -10,9 +10,10 @@ use anyhow::{Context as _, bail};
 use store::commit::{Builder, COMPOSEFS_DIGEST};
 use store::object::{DirMeta, S_IFDIR, S_IFMT, S_IFREG};
 use store::sign::{SecretKey, sign_commit};
-use store::{Checksum, Commit, Dict, Entry, Repo, Value, import, merge};
+use store::{Checksum, Commit, Dict, Entry, Mode, Repo, Value, import, merge};
 use sys::Exit;
 
+use super::rename::Rename;
 use super::{At, left_out, parse};
 
 #[derive(Debug, clap::Args)]
@@ -101,8 +102,8 @@ pub struct Args {
     /// Make parent directories that a tar archive lacks.
     #[arg(long)]
     tar_autocreate_parents: bool,
-    /// Left out.
-    #[arg(long, hide = true, value_name = "REGEX,REPLACEMENT")]
+    /// Replace what matches in the names of a tar archive.
+    #[arg(long, value_name = "REGEX,REPLACEMENT")]
     tar_pathname_filter: Option<String>,
     /// Make no commit if the tree is the parent's.
     #[arg(long)]
@@ -162,7 +163,6 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         ("commit --selinux-policy", args.selinux_policy.is_some()),
         ("commit --selinux-policy-from-base", args.selinux_policy_from_base),
         ("commit --selinux-labeling-epoch", args.selinux_labeling_epoch.is_some_and(|epoch| epoch != 0)),
-        ("commit --tar-pathname-filter", args.tar_pathname_filter.is_some()),
     ])?;
     let mut repo = at.open()?;
     if args.disable_fsync || args.fsync == Some(false) {
@@ -337,6 +337,7 @@ fn import_all(repo: &Repo, args: &Args) -> anyhow::Result<(Tree, import::Stats)>
                 (imported.root_tree, imported.root_meta)
             }
             "ref" => {
+                only_as_it_is(args)?;
                 let commit = repo.load_commit(&repo.resolve(name)?)?;
                 (commit.root_tree, commit.root_meta)
             }
@@ -349,6 +350,19 @@ fn import_all(repo: &Repo, args: &Args) -> anyhow::Result<(Tree, import::Stats)>
     }
     changes.all_met()?;
     Ok((result.context("there is no tree")?, stats))
+}
+
+/// Refuses options that would change the files of a commit that is taken over.
+fn only_as_it_is(args: &Args) -> anyhow::Result<()> {
+    left_out(&[
+        ("commit --owner-uid with --tree=ref=", args.owner_uid >= 0),
+        ("commit --owner-gid with --tree=ref=", args.owner_gid >= 0),
+        ("commit --canonical-permissions with --tree=ref=", args.canonical_permissions),
+        ("commit --no-xattrs with --tree=ref=", args.no_xattrs),
+        ("commit --mode-ro-executables with --tree=ref=", args.mode_ro_executables),
+        ("commit --statoverride with --tree=ref=", args.statoverride.is_some()),
+        ("commit --skip-list with --tree=ref=", args.skip_list.is_some()),
+    ])
 }
 
 /// What is imported.
@@ -394,20 +408,24 @@ impl Changes {
         args: &Args,
         below: Option<Tree>,
     ) -> anyhow::Result<import::Imported> {
-        let (uid, gid) = (u32::try_from(args.owner_uid).ok(), u32::try_from(args.owner_gid).ok());
+        // Such a repository keeps no other files.
+        let user_only = repo.mode() == Mode::BareUserOnly;
+        let owner = |id: i64| u32::try_from(id).ok().filter(|_| !user_only);
+        let (uid, gid) = (owner(args.owner_uid), owner(args.owner_gid));
+        let (canonical, no_xattrs) = (args.canonical_permissions || user_only, args.no_xattrs || user_only);
         let modify = |path: &str, attributes: &mut import::Attributes| {
             let regular = attributes.mode & S_IFMT == S_IFREG;
-            if args.canonical_permissions {
+            if canonical {
                 (attributes.uid, attributes.gid) = (0, 0);
                 if regular {
                     attributes.mode &= S_IFREG | 0o755;
                 } else if attributes.mode & S_IFMT == S_IFDIR {
-                    attributes.mode = S_IFDIR | 0o755;
+                    attributes.mode &= S_IFDIR | 0o755;
                 }
             }
             attributes.uid = uid.unwrap_or(attributes.uid);
             attributes.gid = gid.unwrap_or(attributes.gid);
-            if args.no_xattrs {
+            if no_xattrs {
                 attributes.xattrs.clear();
             }
             if regular && args.mode_ro_executables && attributes.mode & 0o111 != 0 {
@@ -428,8 +446,8 @@ impl Changes {
         };
         let changes = uid.is_some()
             || gid.is_some()
-            || args.no_xattrs
-            || args.canonical_permissions
+            || no_xattrs
+            || canonical
             || args.mode_ro_executables
             || args.statoverride.is_some();
         let modify: Option<import::Modify<'_>> = if changes { Some(&modify) } else { None };
@@ -453,7 +471,10 @@ impl Changes {
         };
         let make_parents = args.tar_autocreate_parents;
         let base: Option<import::Base<'_>> = if below.is_some() { Some(&base) } else { None };
-        let options = import::TarOptions { make_parents, base, skip, modify, ..import::TarOptions::default() };
+        let filter = args.tar_pathname_filter.as_deref().map(Rename::parse).transpose()?;
+        let rename = filter.as_ref().map(|filter| |name: &str| filter.apply(name));
+        let rename: Option<import::Rename<'_>> = rename.as_ref().map(|rename| rename as _);
+        let options = import::TarOptions { make_parents, base, rename, skip, modify, ..import::TarOptions::default() };
         import::tar(repo, stream, &options).with_context(|| format!("importing {from:?}"))
     }
 

@@ -8,7 +8,7 @@ use super::At;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// bare, bare-user or archive.
+    /// bare, bare-user, bare-user-only or archive.
     #[arg(long, default_value = "bare")]
     mode: String,
     /// The name of this repository among those that hand on each other's refs.
@@ -21,8 +21,9 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         "archive" | "archive-z2" => Mode::Archive,
         "bare-user" => Mode::BareUser,
         "bare" => Mode::Bare,
-        "bare-user-only" | "bare-split-xattrs" => bail!("the mode {} is left out (docs/ostree.md)", args.mode),
-        other => bail!("{other} is no mode of a repository: bare, bare-user or archive"),
+        "bare-user-only" => Mode::BareUserOnly,
+        "bare-split-xattrs" => bail!("the mode {} is left out (docs/ostree.md)", args.mode),
+        other => bail!("{other} is no mode of a repository: bare, bare-user, bare-user-only or archive"),
     };
     if let Some(id) = args.collection_id.as_ref().filter(|id| !is_collection_id(id)) {
         bail!("{id:?} is no collection ID: names of letters, digits and _, with dots between them, as org.example.Os");

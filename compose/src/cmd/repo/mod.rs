@@ -8,6 +8,7 @@
 mod describe;
 mod gpg;
 mod parse;
+mod rename;
 mod size;
 mod wkd;
 
