@@ -29,7 +29,8 @@ pub fn stock_format(world: &World<'_>) -> Result<Row> {
     let machine = world.scratch("ours");
     let fresh = || {
         world.fresh(&machine, "bare-user")?;
-        Ok(drop(world.peer("pull-local", &machine).arg(&pair.build).arg(&pair.old).run()?))
+        world.peer("pull-local", &machine).arg(&pair.build).arg(&pair.old).run()?;
+        Ok(())
     };
     // There is one delta in the repository, so these stars stand for its name.
     let apply = format!("exec {} \"$0\"/deltas/*/*", world.peer("static-delta", &machine).arg("apply-offline").line());
