@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FlockOperation;
 
+use crate::repo::FileObject;
 use crate::{Checksum, Error, Mode, ObjectType, Repo, verity};
 
 const RECORD: usize = 64;
@@ -72,6 +73,14 @@ impl Digests {
 
     /// The digest of a file object's content, computed where it is not known.
     pub fn of(&self, repo: &Repo, file: &Checksum) -> Result<[u8; 32], Error> {
+        match self.get(file) {
+            Some(digest) => Ok(digest),
+            None => self.of_object(repo, file, repo.open_file(file)?),
+        }
+    }
+
+    /// The same, of a file object that is open.
+    pub(crate) fn of_object(&self, repo: &Repo, file: &Checksum, object: FileObject) -> Result<[u8; 32], Error> {
         if let Some(digest) = self.get(file) {
             return Ok(digest);
         }
@@ -82,7 +91,6 @@ impl Digests {
                 return Ok(digest);
             }
         }
-        let object = repo.open_file(file)?;
         let digest = verity::digest_of(object.content).map_err(|e| Error::io(format!("reading file {file}"), e))?;
         self.insert(file, digest);
         Ok(digest)

@@ -11,6 +11,7 @@
 //! on disk (ext4)  content | zeros to 64 KiB | level n … level 0 | descriptor … size of descriptor (last 4 bytes of its block)
 //! ```
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -236,16 +237,23 @@ pub fn digest(content: &[u8]) -> [u8; DIGEST] {
 
 /// The digest of all that `reader` yields.
 pub fn digest_of(mut reader: impl Read) -> io::Result<[u8; DIGEST]> {
+    thread_local! {
+        // Most files are smaller by far: clearing this for each would cost more than reading them.
+        static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
     let mut hasher = Hasher::new();
-    let mut buffer = vec![0; 128 * 1024];
-    loop {
+    let mut buffer = BUFFER.take();
+    buffer.resize(128 * 1024, 0);
+    let result = loop {
         match reader.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
+            Ok(0) => break Ok(hasher.finish()),
             Ok(n) => hasher.update(&buffer[..n]),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Err(e) => break Err(e),
         }
-    }
+    };
+    BUFFER.set(buffer);
+    result
 }
 
 /// struct fsverity_enable_arg

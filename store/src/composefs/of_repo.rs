@@ -112,14 +112,16 @@ fn load_files(repo: &Repo, objects: Vec<Checksum>) -> Result<HashMap<Checksum, N
 
 /// One file object as a node. Its content is read only where its digest is not known.
 fn load_file(repo: &Repo, checksum: &Checksum, digests: &Digests) -> Result<Node, Error> {
-    let meta = repo.load_file_meta(checksum)?;
-    let kind = match meta.symlink {
+    let mut object = repo.open_file(checksum)?;
+    let meta = &mut object.meta;
+    let (permissions, xattrs) = ((meta.mode & 0o7777) as u16, std::mem::take(&mut meta.xattrs));
+    let (uid, gid, size) = (meta.uid, meta.gid, meta.size);
+    let kind = match meta.symlink.take() {
         Some(target) => Kind::Symlink(target.into_bytes()),
         None => {
-            let digest = if meta.size == 0 { [0; 32] } else { digests.of(repo, checksum)? };
-            Kind::File { size: meta.size, payload: object_path(ObjectType::File, checksum), digest }
+            let digest = if size == 0 { [0; 32] } else { digests.of_object(repo, checksum, object)? };
+            Kind::File { size, payload: object_path(ObjectType::File, checksum), digest }
         }
     };
-    let permissions = (meta.mode & 0o7777) as u16;
-    Ok(Node { uid: meta.uid, gid: meta.gid, permissions, xattrs: meta.xattrs.into_iter().collect(), kind })
+    Ok(Node { uid, gid, permissions, xattrs: xattrs.into_iter().collect(), kind })
 }
