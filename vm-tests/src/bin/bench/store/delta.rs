@@ -12,6 +12,7 @@ use anyhow::{Result, ensure};
 use sys::Cmd;
 
 use super::pair::Pair;
+use super::unpacked::Unpacked;
 use super::{World, bytes_of};
 use crate::row::{Check, Row, Side};
 
@@ -19,7 +20,7 @@ const NAME: &str = "point-release pair in stock's static-delta format";
 
 /// Both generate a delta between two commits with modules and initramfs unpacked; the stock client applies ours.
 pub fn stock_format(world: &World<'_>) -> Result<Row> {
-    let pair = Pair::of(world)?;
+    let pair = Unpacked::of(world, &Pair::of(world)?)?;
     let (ours, peer) = (linked(world, &pair, "delta-ours")?, linked(world, &pair, "delta-peer")?);
     let generate = |cmd: Cmd| {
         let ends = [format!("--from={}", pair.old), format!("--to={}", pair.new)];
@@ -29,7 +30,7 @@ pub fn stock_format(world: &World<'_>) -> Result<Row> {
     let machine = world.scratch("ours");
     let fresh = || {
         world.fresh(&machine, "bare-user")?;
-        world.peer("pull-local", &machine).arg(&pair.build).arg(&pair.old).run()?;
+        world.peer("pull-local", &machine).arg(&pair.repo).arg(&pair.old).run()?;
         Ok(())
     };
     // There is one delta in the repository, so these stars stand for its name.
@@ -45,7 +46,7 @@ pub fn stock_format(world: &World<'_>) -> Result<Row> {
     world.peer("fsck", &machine).arg("--quiet").run()?;
     let list =
         |repo: &Path| Ok::<_, anyhow::Error>(world.peer("ls", repo).args(["-R", "-C"]).arg(&pair.new).run()?.text());
-    ensure!(list(&machine)? == list(&pair.build)?, "what the stock client made of our delta is another tree");
+    ensure!(list(&machine)? == list(&pair.repo)?, "what the stock client made of our delta is another tree");
 
     let (a, b) = (bytes_of(&ours.join("deltas"), "")? as f64, bytes_of(&peer.join("deltas"), "")? as f64);
     Ok(row
@@ -57,10 +58,10 @@ pub fn stock_format(world: &World<'_>) -> Result<Row> {
 }
 
 /// A repository beside the pair's with the same objects.
-fn linked(world: &World<'_>, pair: &Pair, name: &str) -> Result<PathBuf> {
-    let repo = pair.build.with_file_name(name);
+fn linked(world: &World<'_>, pair: &Unpacked, name: &str) -> Result<PathBuf> {
+    let repo = pair.repo.with_file_name(name);
     sys::file::remove_tree(&repo)?;
     world.peer("init", &repo).arg("--mode=bare-user").run()?;
-    Cmd::new("cp").args(["-alT"]).arg(pair.build.join("objects")).arg(repo.join("objects")).run()?;
+    Cmd::new("cp").args(["-alT"]).arg(pair.repo.join("objects")).arg(repo.join("objects")).run()?;
     Ok(repo)
 }

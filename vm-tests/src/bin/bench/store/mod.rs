@@ -9,6 +9,7 @@ mod pull;
 /// The stock tool with composefs; the store's tests compare images with it.
 #[path = "../../../../../store/tests/common/sid.rs"]
 mod sid;
+mod unpacked;
 mod update;
 
 use std::path::{Path, PathBuf};
