@@ -62,8 +62,8 @@ impl World {
     }
 
     fn commit(&self, timestamp: &str) -> String {
-        let args = ["repo", "--repo", "build", "commit", "-b", "os/x", "-s", "news", "--timestamp", timestamp, "tree"];
-        self.ok(&args)
+        let time = format!("--timestamp=@{timestamp}");
+        self.ok(&["repo", "--repo", "build", "commit", "-b", "os/x", "-s", "news", &time, "tree"])
     }
 
     fn serve(&self, args: &[&str]) -> (Serving, String) {
@@ -131,9 +131,12 @@ fn commit_sign_publish_serve_pull() {
     assert!(output.code == 1 && text.contains("--keyring"), "{text}");
     let output = world.out(&["repo", "--repo", "machine", "pull", &url, "os/x", "--keyring", "stranger.pub"]);
     assert_eq!(output.code, 1);
-    let pulled = world.cmd(&["repo", "--repo", "machine", "pull", &url, "os/x", "--keyring", "k.pub"]).run().unwrap();
+    let pull = ["repo", "--repo", "machine", "pull", &url, "os/x", "--keyring", "k.pub"];
+    let ahead = world.cmd(&pull).arg("--dry-run").run().unwrap().errors();
+    assert!(ahead.contains(": 7 objects"), "the size is known before: {ahead}");
+    let pulled = world.cmd(&pull).run().unwrap();
     assert_eq!(pulled.text(), first);
-    assert!(String::from_utf8_lossy(&pulled.stderr).contains(": 7 objects"), "the size is known before");
+    assert!(pulled.errors().contains("7 objects"), "{}", pulled.errors());
     let log = fs::read_to_string(world.path("log")).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().any(|l| l["path"] == "/refs/heads/os/x" && l["status"] == 200), "{log}");
