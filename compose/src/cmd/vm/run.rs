@@ -126,8 +126,8 @@ pub fn run(args: Args) -> Result<Exit> {
     result
 }
 
-/// The credential by which agetty logs a user in without asking.
-const AUTOLOGIN: &str = "agetty.autologin";
+/// The credentials by which agetty logs a user in, and login asks for no password.
+const AUTOLOGIN: &[(&str, &str)] = &[("agetty.autologin", "root"), ("login.noauth", "yes")];
 
 fn start_and_wait(args: &Args, registry: &Registry, name: &str, terminal: bool) -> Result<Exit> {
     let dir = registry.dir(name);
@@ -157,8 +157,10 @@ fn start_and_wait(args: &Args, registry: &Registry, name: &str, terminal: bool) 
     }
     if terminal {
         // Whoever sits at this terminal owns the machine, and root has no password that could be typed.
-        if args.credentials.iter().all(|(name, _)| name != AUTOLOGIN) {
-            builder = builder.credential(AUTOLOGIN, "root");
+        for (credential, value) in AUTOLOGIN {
+            if args.credentials.iter().all(|(name, _)| name != credential) {
+                builder = builder.credential(*credential, *value);
+            }
         }
         builder = builder.console(Console::Terminal);
     } else if let Some(file) = &args.console {
