@@ -128,7 +128,10 @@ impl fmt::Display for Karg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quote = |s: &str| s.is_empty() || s.contains(|c: char| c.is_ascii_whitespace());
         match &self.value {
-            // The kernel takes quotes around a value away; around a key with spaces nothing would help.
+            // The kernel takes quotes around a value away, and quotes around the whole argument.
+            Some(value) if self.key.contains(|c: char| c.is_ascii_whitespace()) => {
+                write!(f, "\"{}={value}\"", self.key)
+            }
             Some(value) if !value.is_empty() && quote(value) => write!(f, "{}=\"{value}\"", self.key),
             Some(value) => write!(f, "{}={value}", self.key),
             None if quote(&self.key) => write!(f, "\"{}\"", self.key),
@@ -160,6 +163,8 @@ mod tests {
             ("console=tty0 console=ttyS0,115200", "console=tty0 console=ttyS0,115200"),
             ("dyndbg=\"file ec.c +p\" quiet", "dyndbg=\"file ec.c +p\" quiet"),
             ("\"dyndbg=file ec.c +p\"", "dyndbg=\"file ec.c +p\""),
+            ("\"odd key=file ec.c\" x", "\"odd key=file ec.c\" x"),
+            ("\" =", "\" =\""),
             ("root= x", "root= x"),
             ("a=b=c", "a=b=c"),
             ("unclosed=\"a b", "unclosed=\"a b\""),
