@@ -29,7 +29,8 @@ impl Run {
 pub fn once(cmd: &Cmd, scratch: &Path) -> Result<Run> {
     let report = scratch.join("time.txt");
     let timed = Cmd::new("/usr/bin/time").args(["-f", "%e %U %S %M", "-o"]).arg(&report).args(["sh", "-c"]);
-    let output = timed.arg(format!("exec {}", cmd.line())).run()?;
+    // `env`, because the line begins with the command's variables where it has some.
+    let output = timed.arg(format!("exec env {}", cmd.line())).run()?;
     drop(output);
     let text = std::fs::read_to_string(&report).context("reading what time wrote")?;
     let numbers: Vec<f64> = text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
