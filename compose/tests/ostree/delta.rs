@@ -1,26 +1,17 @@
 //! Static deltas: what one tool makes, the other lists, shows and applies in the same words.
 
-use sys::Cmd;
-
 use crate::world::World;
-
-fn tool(world: &World, which: usize) -> Cmd {
-    match which {
-        0 => world.cmd("ostree"),
-        _ => world.cmd(env!("CARGO_BIN_EXE_slipway")).arg("repo"),
-    }
-}
 
 #[test]
 fn deltas_of_either_tool_are_shown_alike_and_applied_by_both() {
     let world = World::new();
     let ok = |which: usize, line: &str| {
-        let output = tool(&world, which).args(world.args(line)).output().unwrap();
+        let output = world.tool(which).args(world.args(line)).output().unwrap();
         assert_eq!(output.code, 0, "{which} {line}: {}", output.errors());
         output.text()
     };
     let same = |line: &str| {
-        let [stock, ours] = [0, 1].map(|which| tool(&world, which).args(world.args(line)).output().unwrap());
+        let [stock, ours] = [0, 1].map(|which| world.tool(which).args(world.args(line)).output().unwrap());
         let text = |output: &sys::Output| String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!((text(&stock), stock.code), (text(&ours), ours.code), "{line}: {}", ours.errors());
         text(&stock)
@@ -49,11 +40,7 @@ fn deltas_of_either_tool_are_shown_alike_and_applied_by_both() {
             // The stock tool falls over a patch where the old file is compressed.
             ok(applier, &format!("{client} init --mode=bare-user"));
             let line = format!("{client} static-delta apply-offline file{maker}");
-            assert_eq!(
-                tool(&world, applier).args(world.args(&line)).output().unwrap().code,
-                1,
-                "without the old commit"
-            );
+            assert_eq!(world.tool(applier).args(world.args(&line)).output().unwrap().code, 1, "without the old commit");
             ok(applier, &format!("{client} pull-local source C1"));
             ok(applier, &line);
             ok(1 - applier, &format!("{client} fsck"));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use sys::{Cmd, Output};
+use sys::Output;
 
 use crate::world::World;
 
@@ -60,15 +60,17 @@ impl Signed {
         ["old", "gone"].iter().for_each(|name| self.export(name));
     }
 
-    fn tool(&self, which: usize) -> Cmd {
-        match which {
-            0 => self.world.cmd("ostree"),
-            _ => self.world.cmd(env!("CARGO_BIN_EXE_slipway")).arg("repo"),
+    /// A repository with a commit by each key.
+    fn commits(&self, which: usize, repo: &str) {
+        self.ok(which, &format!("--repo={repo} init --mode=archive"));
+        for name in NAMES {
+            let commit = format!("--repo={repo} commit -b {name} --timestamp=@1700000000 --tree=dir=tree");
+            self.ok(which, &format!("{commit} --gpg-sign={name}@example.org --gpg-homedir={name}"));
         }
     }
 
     fn run(&self, which: usize, line: &str) -> Output {
-        self.tool(which).args(line.split(' ')).output().unwrap()
+        self.world.tool(which).args(line.split(' ')).output().unwrap()
     }
 
     /// Both say the same.
@@ -91,11 +93,7 @@ fn signatures_of_either_tool_are_described_alike() {
     let signed = Signed::new();
     for which in [0, 1] {
         let repo = format!("repo{which}");
-        signed.ok(which, &format!("--repo={repo} init --mode=archive"));
-        for name in NAMES {
-            let commit = format!("--repo={repo} commit -b {name} --timestamp=@1700000000 --tree=dir=tree");
-            signed.ok(which, &format!("{commit} --gpg-sign={name}@example.org --gpg-homedir={name}"));
-        }
+        signed.commits(which, &repo);
         signed.ok(which, &format!("--repo={repo} gpg-sign one --gpg-homedir=two two@example.org"));
     }
     signed.end_keys();
@@ -125,11 +123,7 @@ fn what_one_tool_signs_the_other_pulls_and_both_refuse_the_same() {
     let signed = Signed::new();
     for which in [0, 1] {
         let repo = format!("repo{which}");
-        signed.ok(which, &format!("--repo={repo} init --mode=archive"));
-        for name in NAMES {
-            let commit = format!("--repo={repo} commit -b {name} --timestamp=@1700000000 --tree=dir=tree");
-            signed.ok(which, &format!("{commit} --gpg-sign={name}@example.org --gpg-homedir={name}"));
-        }
+        signed.commits(which, &repo);
         signed.ok(which, &format!("--repo={repo} commit -b none --timestamp=@1700000000 --tree=dir=tree"));
         signed.ok(which, &format!("--repo={repo} summary -u --gpg-sign=one@example.org --gpg-homedir=one"));
     }
@@ -206,13 +200,13 @@ fn keys_are_imported_and_signatures_taken_away() {
         fails("remote gpg-import --keyring=modes r");
         let stdin = fs::read(signed.world.path("sub.pub")).unwrap();
         let line = format!("--repo={client} remote gpg-import --stdin r");
-        let output = signed.tool(which).args(line.split(' ')).stdin(stdin).run().unwrap();
+        let output = signed.world.tool(which).args(line.split(' ')).stdin(stdin).run().unwrap();
         assert_eq!(output.text(), "Imported 1 GPG key to remote \"r\"");
 
         ok("commit -b m --timestamp=@1700000000 --tree=dir=tree --gpg-sign=one@example.org --gpg-homedir=one");
         ok("gpg-sign m --gpg-homedir=two two@example.org");
         let again = format!("--repo={client} gpg-sign m --gpg-homedir=two two@example.org");
-        let again = signed.tool(which).args(again.split(' ')).env("OSTREE_GPG_HOME", "keys").output().unwrap();
+        let again = signed.world.tool(which).args(again.split(' ')).env("OSTREE_GPG_HOME", "keys").output().unwrap();
         assert_eq!(again.code, 1, "a second signature of one key");
         fails("gpg-sign m --gpg-homedir=two nobody@example.org");
         fails("gpg-sign m");
@@ -233,7 +227,7 @@ fn keys_are_imported_and_signatures_taken_away() {
     assert!(signed.same("--repo=repo0 show m").text().contains("public key not found"));
     assert!(signed.same("--repo=repo0 show --gpg-homedir=keys m").text().contains("Good signature"));
     let [stock, ours] = [0, 1].map(|which| {
-        let cmd = signed.tool(which).args(["--repo=repo0", "show", "m"]);
+        let cmd = signed.world.tool(which).args(["--repo=repo0", "show", "m"]);
         cmd.env("OSTREE_GPG_HOME", "keys").run().unwrap().text()
     });
     assert_eq!(stock, ours);

@@ -2,18 +2,9 @@
 
 use std::fs;
 
-use sys::Cmd;
-
 use crate::world::World;
 
 const MODES: [&str; 4] = ["bare", "bare-user", "bare-user-only", "archive"];
-
-fn tool(world: &World, which: usize) -> Cmd {
-    match which {
-        0 => world.cmd("ostree"),
-        _ => world.cmd(env!("CARGO_BIN_EXE_slipway")).arg("repo"),
-    }
-}
 
 #[test]
 fn commits_of_both_tools_are_equal_in_every_mode() {
@@ -25,7 +16,7 @@ fn commits_of_both_tools_are_equal_in_every_mode() {
     for mode in MODES {
         let made = [0, 1].map(|which| {
             let repo = format!("--repo={mode}{which}");
-            let run = |args: &[&str]| tool(&world, which).arg(&repo).args(args).run().unwrap().text();
+            let run = |args: &[&str]| world.tool(which).arg(&repo).args(args).run().unwrap().text();
             run(&["init", &format!("--mode={mode}")]);
             let plain = run(&["commit", "-b", "plain", "--canonical-permissions", time, "tree"]);
             let whole = run(&["commit", "-b", "whole", time, "tree"]);
@@ -36,11 +27,11 @@ fn commits_of_both_tools_are_equal_in_every_mode() {
         let config = |which: usize| fs::read_to_string(world.path(&format!("{mode}{which}/config"))).unwrap();
         assert_eq!(config(0), config(1));
         for (repo, which) in [(0, 1), (1, 0), (1, 1)] {
-            let said = tool(&world, which).args([&format!("--repo={mode}{repo}"), "fsck"]).output().unwrap();
+            let said = world.tool(which).args([&format!("--repo={mode}{repo}"), "fsck"]).output().unwrap();
             assert_eq!(said.code, 0, "{mode}: {which} looks at what {repo} made: {}", said.errors());
             for args in [&["ls", "-RCX", "whole"][..], &["show", "plain"]] {
                 let [a, b] =
-                    [0, 1].map(|by| tool(&world, by).arg(format!("--repo={mode}{repo}")).args(args).run().unwrap());
+                    [0, 1].map(|by| world.tool(by).arg(format!("--repo={mode}{repo}")).args(args).run().unwrap());
                 assert_eq!(a.text(), b.text(), "{mode} {args:?}");
             }
         }
@@ -50,13 +41,13 @@ fn commits_of_both_tools_are_equal_in_every_mode() {
         for to in MODES {
             for which in [0, 1] {
                 let target = format!("--repo={from}-{to}-{which}");
-                tool(&world, 1 - which).args([&target, "init", &format!("--mode={to}")]).run().unwrap();
-                let pull = tool(&world, which).args([&target, "pull-local", &format!("{from}{which}"), "plain"]);
+                world.tool(1 - which).args([&target, "init", &format!("--mode={to}")]).run().unwrap();
+                let pull = world.tool(which).args([&target, "pull-local", &format!("{from}{which}"), "plain"]);
                 pull.run().unwrap_or_else(|error| panic!("{from} to {to} by {which}: {error}"));
-                let look = tool(&world, 1 - which).args([&target, "fsck"]).output().unwrap();
+                let look = world.tool(1 - which).args([&target, "fsck"]).output().unwrap();
                 assert_eq!(look.code, 0, "{from} to {to} by {which}: {}", look.errors());
                 let out = format!("out-{from}-{to}-{which}");
-                tool(&world, which).args([&target, "checkout", "-U", "plain", &out]).run().unwrap();
+                world.tool(which).args([&target, "checkout", "-U", "plain", &out]).run().unwrap();
                 assert_eq!(fs::read(world.path(&out).join("version")).unwrap(), b"2\n");
             }
         }
@@ -66,7 +57,7 @@ fn commits_of_both_tools_are_equal_in_every_mode() {
 #[test]
 fn what_such_a_repository_cannot_keep_is_refused() {
     let world = World::new();
-    let ours = |line: &str| tool(&world, 1).args(line.split(' ')).output().unwrap();
+    let ours = |line: &str| world.tool(1).args(line.split(' ')).output().unwrap();
     assert_eq!(ours("--repo=only init --mode=bare-user-only").code, 0);
     fs::write(world.path("other-tree/open"), "").unwrap();
     fs::set_permissions(world.path("other-tree/open"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();

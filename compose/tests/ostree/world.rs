@@ -85,6 +85,14 @@ impl World {
         cmd.env_remove("OSTREE_REPO").env_remove("SOURCE_DATE_EPOCH")
     }
 
+    /// The stock tool (0) or ours (1).
+    pub fn tool(&self, which: usize) -> Cmd {
+        match which {
+            0 => self.cmd("ostree"),
+            _ => self.cmd(env!("CARGO_BIN_EXE_slipway")).arg("repo"),
+        }
+    }
+
     pub fn stock(&self, args: &str) -> String {
         self.cmd("ostree").args(args.split(' ')).run().unwrap().text()
     }

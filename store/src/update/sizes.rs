@@ -23,7 +23,11 @@ pub(crate) const MAX_SIZES: u64 = 8 << 20;
 
 /// What stands for an object.
 fn prefix(checksum: &Checksum) -> u64 {
-    checksum.0[..PREFIX].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    number(&checksum.0[..PREFIX])
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// How many bytes objects have in an archive, as somebody said it.
@@ -66,7 +70,7 @@ impl Sizes {
         }
         let mut sizes = Vec::with_capacity(count as usize);
         for _ in 0..count {
-            let prefix = reader.take(PREFIX)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+            let prefix = number(reader.take(PREFIX)?);
             if sizes.last().is_some_and(|(last, _)| *last > prefix) {
                 return bad("the sizes are not sorted");
             }
