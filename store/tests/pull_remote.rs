@@ -65,6 +65,8 @@ fn gate(upstream: &str, allowed: impl Fn(&str) -> bool + Send + Sync + 'static) 
         }
         let server = TcpStream::connect(upstream).unwrap();
         (&server).write_all(head.as_bytes()).unwrap();
+        // More requests may have come behind the first.
+        (&server).write_all(reader.buffer()).unwrap();
         join(&client, &server, u64::MAX);
     })
 }

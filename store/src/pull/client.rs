@@ -3,17 +3,23 @@
 //! What fails for a passing reason (connection lost, no answer in time, the server overloaded: 408, 425, 429, 5xx) is
 //! tried again, later each time; what is wrong (missing, refused, tampered with) is not.
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ureq::config::RedirectAuthHeaders;
+use ureq::http::Uri;
+use ureq::http::uri::Authority;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig};
+use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport as Connection};
 
 use super::Transport;
+use super::names::KnownNames;
+use crate::import::lock;
 
 /// How a server wants to know who asks.
 #[derive(Clone, PartialEq, Eq)]
@@ -84,8 +90,38 @@ impl Default for Network {
 /// Connections to one or a few servers.
 pub(super) struct Client {
     agent: ureq::Agent,
+    /// Opens connections and does nothing with them.
+    opener: ureq::Agent,
+    opened: Opened,
+    stall: Duration,
     retries: u32,
     headers: Vec<(String, String)>,
+}
+
+/// Connections that were opened, encrypted and through a proxy where need be, for others to talk over.
+#[derive(Clone, Debug, Default)]
+struct Opened {
+    /// Whom somebody wants to talk to; a proxy on the way is none of them.
+    wanted: Arc<Mutex<HashSet<Authority>>>,
+    connections: Arc<Mutex<Vec<To>>>,
+}
+
+/// A connection, and whom it leads to.
+type To = (Authority, Box<dyn Connection>);
+
+impl<In: Connection> Connector<In> for Opened {
+    type Out = In;
+
+    /// Keeps the connection, so that the agent believes that there is none.
+    fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<In>, ureq::Error> {
+        match (chained, details.uri.authority()) {
+            (Some(connection), Some(authority)) if lock(&self.wanted).contains(authority) => {
+                lock(&self.connections).push((authority.clone(), Box::new(connection)));
+                Ok(None)
+            }
+            (chained, _) => Ok(chained),
+        }
+    }
 }
 
 /// One answer with a body.
@@ -113,7 +149,7 @@ impl Client {
             .tls_config(tls.disable_verification(network.tls_permissive).build())
             .http_status_as_error(false)
             .accept_encoding("identity")
-            .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
+            .user_agent(AGENT)
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             .max_idle_connections(connections)
             .max_idle_connections_per_host(connections)
@@ -124,8 +160,11 @@ impl Client {
             let proxy = ureq::Proxy::new(proxy).map_err(|e| format!("the proxy {proxy:?}: {e}"))?;
             config = config.proxy(Some(proxy));
         }
-        let connector = ureq::unversioned::transport::DefaultConnector::new();
-        let agent = ureq::Agent::with_parts(config.build(), connector, super::names::KnownNames::default());
+        let config = config.build();
+        let opened = Opened::default();
+        let opener = DefaultConnector::new().chain(opened.clone());
+        let opener = ureq::Agent::with_parts(config.clone(), opener, KnownNames::default());
+        let agent = ureq::Agent::with_parts(config, DefaultConnector::new(), KnownNames::default());
         let mut headers = network.headers.clone();
         if let Some(login) = login.as_ref().or(network.login.as_ref()) {
             headers.push(("Authorization".to_owned(), login.header()));
@@ -135,7 +174,57 @@ impl Client {
             ureq::http::HeaderName::try_from(name.as_str()).map_err(|_| bad("name"))?;
             ureq::http::HeaderValue::try_from(value.as_str()).map_err(|_| bad("value"))?;
         }
-        Ok(Client { agent, retries: network.retries, headers })
+        let stall = Duration::from_secs(network.stall_seconds.max(1));
+        Ok(Client { agent, opener, opened, stall, retries: network.retries, headers })
+    }
+
+    /// How long a connection may be silent.
+    pub fn stall(&self) -> Duration {
+        self.stall
+    }
+
+    /// What a request for a file below `base` consists of, before and after what names the file; `None` where the
+    /// address is none that a request can be made of by hand.
+    pub fn frame(&self, base: &str) -> Option<(String, String)> {
+        let uri = Uri::try_from(base).ok().filter(|uri| uri.query().is_none())?;
+        let host = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+        let mut after = format!(" HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n");
+        after.push_str("Accept-Encoding: identity\r\n");
+        for (name, value) in &self.headers {
+            after.push_str(&format!("{name}: {value}\r\n"));
+        }
+        after.push_str("\r\n");
+        Some((format!("GET {}", uri.path().trim_end_matches('/')), after))
+    }
+
+    /// A connection to the server of `base`, over which nothing has been said.
+    pub fn connect(&self, base: &str) -> io::Result<Box<dyn Connection>> {
+        let uri = Uri::try_from(base).map_err(io::Error::other)?;
+        let authority = uri.authority().ok_or(io::ErrorKind::InvalidInput)?.clone();
+        lock(&self.opened.wanted).insert(authority.clone());
+        let answer = self.opener.get(uri).call();
+        let mut connections = lock(&self.opened.connections);
+        match (connections.iter().position(|(to, _)| *to == authority), answer) {
+            (Some(index), _) => Ok(connections.swap_remove(index).1),
+            (None, Err(error)) => Err(into_io(transport(error))),
+            (None, Ok(_)) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Goes on with a file of which `at` bytes have come.
+    pub fn resume(&self, url: &str, size: u64, etag: Option<String>, at: u64) -> Stream<'_> {
+        Stream {
+            client: self,
+            url: url.to_owned(),
+            size: Some(size),
+            etag,
+            at,
+            end: Some(size),
+            answer: None,
+            left: self.retries,
+            pause: PAUSE,
+            since: 0,
+        }
     }
 
     /// One request, for a range that is not the whole file if `from` or `end` say so; `None` where there is nothing.
@@ -228,6 +317,8 @@ impl Client {
     }
 }
 
+/// Who asks.
+const AGENT: &str = concat!("slipway/", env!("CARGO_PKG_VERSION"));
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(5);
 /// Who sends so much after a failure gets the full number of attempts again.

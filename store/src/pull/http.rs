@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::client::{Client, Login, Network};
 use super::local::Counting;
+use super::pipe::Pipe;
 use super::ways::{Files, Opened};
-use super::{Accept, PullError, Source, Transport};
+use super::{Accept, Lane, PullError, Source, Transport};
 use crate::object::{MAX_METADATA, ObjectType, path_with_extension};
 use crate::repo::{FilezError, Staging};
 use crate::{Checksum, Error};
@@ -211,25 +212,9 @@ impl Source for Http {
         count: &(dyn Fn(u64) + Sync),
     ) -> Result<u64, PullError> {
         let path = Self::object(ObjectType::File, checksum);
-        // What a commit records is signed; compressed again by a mirror it may differ somewhat.
-        let size = accept.size;
-        let limit = size.map_or(u64::MAX, |s| s.archived.max(s.unpacked).saturating_mul(2).saturating_add(1 << 20));
         let found = self.mirrors(&path).ask(&path, |url| {
             let Some(stream) = self.client.stream(url, 0, None)? else { return Ok(None) };
-            let mut raw = Counting::new(stream.take(limit), count);
-            let written = match accept.look(checksum, &mut raw) {
-                Ok(mut raw) => staging.write_filez(checksum, &mut raw, size.map(|s| s.unpacked)),
-                Err(error) => return Ok(Some(Err(error))),
-            };
-            match written {
-                Ok(_) => Ok(Some(Ok(raw.total))),
-                Err(FilezError::Stream(error)) => Err(Transport::Io(error)),
-                Err(FilezError::Store(Error::Mismatch { kind, expected, found })) => {
-                    let from = url.to_owned();
-                    Ok(Some(Err(PullError::Mismatch { kind, expected, found, from })))
-                }
-                Err(FilezError::Store(error)) => Ok(Some(Err(error.into()))),
-            }
+            store(checksum, accept, stream, url, staging, count).map(Some)
         });
         let failed = |from, source| PullError::Fetch { what: format!("file {checksum}"), from, source };
         match found {
@@ -241,6 +226,78 @@ impl Source for Http {
 
     fn files(&self) -> &dyn Files {
         self
+    }
+
+    fn lane(&self) -> Box<dyn Lane + '_> {
+        let mirrors = self.content.as_ref().unwrap_or(&self.names);
+        let base = mirrors.bases.get(mirrors.good.load(Ordering::Relaxed)).map_or("", String::as_str);
+        Box::new(Ahead { http: self, pipe: Pipe::new(&self.client, base) })
+    }
+}
+
+/// Writes the `.filez` that comes from `url` to the batch; the bytes that were fetched. What went wrong on the way is the
+/// outer error.
+fn store(
+    checksum: &Checksum,
+    accept: Accept<'_>,
+    stream: impl Read,
+    url: &str,
+    staging: &Staging<'_>,
+    count: &(dyn Fn(u64) + Sync),
+) -> Result<Result<u64, PullError>, Transport> {
+    // What a commit records is signed; compressed again by a mirror it may differ somewhat.
+    let size = accept.size;
+    let limit = size.map_or(u64::MAX, |s| s.archived.max(s.unpacked).saturating_mul(2).saturating_add(1 << 20));
+    let mut raw = Counting::new(stream.take(limit), count);
+    let written = match accept.look(checksum, &mut raw) {
+        Ok(mut raw) => staging.write_filez(checksum, &mut raw, size.map(|s| s.unpacked)),
+        Err(error) => return Ok(Err(error)),
+    };
+    match written {
+        Ok(_) => Ok(Ok(raw.total)),
+        Err(FilezError::Stream(error)) => Err(Transport::Io(error)),
+        Err(FilezError::Store(Error::Mismatch { kind, expected, found })) => {
+            Ok(Err(PullError::Mismatch { kind, expected, found, from: url.to_owned() }))
+        }
+        Err(FilezError::Store(error)) => Ok(Err(error.into())),
+    }
+}
+
+/// Objects over one connection, asked for ahead. What does not come that way is asked for as anything else is.
+struct Ahead<'a> {
+    http: &'a Http,
+    pipe: Pipe<'a>,
+}
+
+impl Lane for Ahead<'_> {
+    fn ahead(&mut self, kind: ObjectType, checksum: &Checksum) {
+        self.pipe.ask(&Http::object(kind, checksum));
+    }
+
+    fn metadata(&mut self, kind: ObjectType, checksum: &Checksum) -> Result<Vec<u8>, PullError> {
+        if let Some(body) = self.pipe.answer(&Http::object(kind, checksum)).filter(|body| body.size <= MAX_METADATA) {
+            let mut bytes = Vec::with_capacity(body.size.min(1 << 20) as usize + 1);
+            if body.take(MAX_METADATA).read_to_end(&mut bytes).is_ok() {
+                return Ok(bytes);
+            }
+        }
+        self.http.metadata(kind, checksum)
+    }
+
+    fn file(
+        &mut self,
+        checksum: &Checksum,
+        accept: Accept<'_>,
+        staging: &Staging<'_>,
+        count: &(dyn Fn(u64) + Sync),
+    ) -> Result<u64, PullError> {
+        if let Some(body) = self.pipe.answer(&Http::object(ObjectType::File, checksum)) {
+            let url = body.url();
+            if let Ok(result) = store(checksum, accept, body, &url, staging, count) {
+                return result;
+            }
+        }
+        self.http.file(checksum, accept, staging, count)
     }
 }
 

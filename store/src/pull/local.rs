@@ -3,7 +3,7 @@
 use std::io::{Read, Seek as _, SeekFrom};
 
 use super::ways::{Allowed, Files, Opened};
-use super::{Accept, OnProgress, Outcome, PullError, Rules, Select, Session, Source, Transport};
+use super::{Accept, Lane, OnProgress, Outcome, PullError, Rules, Select, Session, Source, Transport};
 use crate::import::threads;
 use crate::object::{ObjectType, path_with_extension};
 use crate::repo::{Content, FilezError, Staging, Verity};
@@ -168,6 +168,29 @@ impl Source for Local<'_> {
 
     fn files(&self) -> &dyn Files {
         self
+    }
+
+    fn lane(&self) -> Box<dyn Lane + '_> {
+        Box::new(self)
+    }
+}
+
+/// Nothing is far away here.
+impl Lane for &Local<'_> {
+    fn ahead(&mut self, _: ObjectType, _: &Checksum) {}
+
+    fn metadata(&mut self, kind: ObjectType, checksum: &Checksum) -> Result<Vec<u8>, PullError> {
+        Source::metadata(*self, kind, checksum)
+    }
+
+    fn file(
+        &mut self,
+        checksum: &Checksum,
+        accept: Accept<'_>,
+        staging: &Staging<'_>,
+        count: &(dyn Fn(u64) + Sync),
+    ) -> Result<u64, PullError> {
+        Source::file(*self, checksum, accept, staging, count)
     }
 }
 

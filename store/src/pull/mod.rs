@@ -16,6 +16,7 @@ mod local;
 mod meter;
 mod names;
 mod objects;
+mod pipe;
 mod queue;
 mod remote;
 mod select;
@@ -111,6 +112,24 @@ pub(crate) trait Source: Sync {
     ) -> Result<u64, PullError>;
     /// Everything else the remote has: summary, deltas, updates.
     fn files(&self) -> &dyn ways::Files;
+    /// One thread's way to many objects.
+    fn lane(&self) -> Box<dyn Lane + '_>;
+}
+
+/// One thread's way to the objects of a source, which may be told ahead what will be asked for.
+pub(crate) trait Lane {
+    /// The object will be asked for, in the order of these calls.
+    fn ahead(&mut self, kind: ObjectType, checksum: &Checksum);
+    /// As [`Source::metadata`].
+    fn metadata(&mut self, kind: ObjectType, checksum: &Checksum) -> Result<Vec<u8>, PullError>;
+    /// As [`Source::file`].
+    fn file(
+        &mut self,
+        checksum: &Checksum,
+        accept: Accept<'_>,
+        staging: &Staging<'_>,
+        count: &(dyn Fn(u64) + Sync),
+    ) -> Result<u64, PullError>;
 }
 
 /// A repository on this machine as a source.
@@ -306,7 +325,11 @@ fn fetch_commit(source: &dyn Source, checksum: &Checksum, rules: &Rules<'_>) -> 
 }
 
 fn verified_metadata(source: &dyn Source, kind: ObjectType, checksum: &Checksum) -> Result<Vec<u8>, PullError> {
-    let bytes = source.metadata(kind, checksum)?;
+    checked(source, kind, checksum, source.metadata(kind, checksum)?)
+}
+
+/// What a source gave, if it is what was asked for.
+fn checked(source: &dyn Source, kind: ObjectType, checksum: &Checksum, bytes: Vec<u8>) -> Result<Vec<u8>, PullError> {
     let found = Checksum::of(&bytes);
     if found != *checksum {
         let from = source.address(kind, checksum);

@@ -4,6 +4,7 @@
 //! shorter ways (see `ways`) -> how much there is (`sizes`) -> every dirtree and dirmeta, from the root
 //!     -> every file, the largest first -> commit
 //! ```
+//! Each thread asks for several objects before the first has come, where the source can be told ahead ([`Lane`]).
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
@@ -13,7 +14,7 @@ use super::meter::Meter;
 use super::select::Below;
 use super::sizes::Sizes;
 use super::ways::{self, Context};
-use super::{Accept, Outcome, PullError, Session, Source as _, Verified, queue, verified_metadata};
+use super::{Accept, Lane, Outcome, PullError, Session, Source as _, Verified, checked, queue, verified_metadata};
 use crate::commit;
 use crate::import::lock;
 use crate::object::{Commit, DirMeta, DirTree, ObjectType};
@@ -148,6 +149,9 @@ struct Wanted {
     below: Below,
 }
 
+/// What a dirtree costs to fetch, and a file whose size nobody tells: a guess.
+const USUAL: u64 = 4 << 10;
+
 impl Job<'_> {
     /// Fetches everything that is wanted and missing; returns the files that it fetched.
     fn run(&self, commit: &Commit) -> Result<Vec<Checksum>, PullError> {
@@ -156,7 +160,8 @@ impl Job<'_> {
         let threads = self.session.rules.threads;
         let root = |kind, checksum| Wanted { kind, checksum, depth: 0, below: self.session.rules.select.root() };
         let start = vec![root(ObjectType::DirMeta, commit.root_meta), root(ObjectType::DirTree, commit.root_tree)];
-        queue::run(threads, start, |wanted, more| self.directory(wanted, more, &seen, &files))?;
+        let lane = || self.session.source.lane();
+        queue::run(threads, start, || Directories { job: self, lane: lane(), seen: &seen, files: &files })?;
 
         let files = files.into_inner().unwrap_or_default();
         let (present, mut todo): (Vec<_>, Vec<_>) =
@@ -164,24 +169,49 @@ impl Job<'_> {
         self.present.fetch_add(present.len() as u64, Ordering::Relaxed);
         self.meter.expect_objects(todo.len() as u64);
         // The queue takes from the end: the largest first, so that none is left alone at last.
-        let bytes = |file: &Checksum| self.sizes.as_ref().and_then(|sizes| sizes.archived(ObjectType::File, file));
-        todo.sort_by_cached_key(|file| (bytes(file), *file));
-        queue::run(threads, todo.clone(), |file, _| self.file(&file))?;
+        todo.sort_by_cached_key(|file| (self.archived(file), *file));
+        queue::run(threads, todo.clone(), || Files { job: self, lane: lane() })?;
         Ok(todo)
     }
 
-    fn directory(
-        &self,
-        wanted: Wanted,
-        more: &mut Vec<Wanted>,
-        seen: &Mutex<HashSet<(ObjectType, Checksum)>>,
-        files: &Mutex<HashSet<Checksum>>,
-    ) -> Result<(), PullError> {
-        let Wanted { kind, checksum, depth, below } = wanted;
+    fn archived(&self, file: &Checksum) -> Option<u64> {
+        self.sizes.as_ref().and_then(|sizes| sizes.archived(ObjectType::File, file))
+    }
+
+    fn malformed(&self, kind: ObjectType, checksum: &Checksum, source: Malformed) -> PullError {
+        let from = self.session.source.address(kind, checksum);
+        PullError::Malformed { what: format!("{kind} {checksum}"), from, source }
+    }
+}
+
+/// A thread that walks directories.
+struct Directories<'a> {
+    job: &'a Job<'a>,
+    lane: Box<dyn Lane + 'a>,
+    seen: &'a Mutex<HashSet<(ObjectType, Checksum)>>,
+    files: &'a Mutex<HashSet<Checksum>>,
+}
+
+impl queue::Worker<Wanted, PullError> for Directories<'_> {
+    fn cost(&self, _: &Wanted) -> u64 {
+        USUAL
+    }
+
+    fn ahead(&mut self, wanted: &mut Wanted) -> bool {
+        let Wanted { kind, checksum, ref below, .. } = *wanted;
         // Of the same directory in two places different parts may be wanted.
-        if below == Below::All && !lock(seen).insert((kind, checksum)) {
-            return Ok(());
+        if *below == Below::All && !lock(self.seen).insert((kind, checksum)) {
+            return false;
         }
+        let Session { repo, caches, .. } = *self.job.session;
+        if !repo.has(kind, &checksum) && caches.is_empty() {
+            self.lane.ahead(kind, &checksum);
+        }
+        true
+    }
+
+    fn work(&mut self, wanted: Wanted, more: &mut Vec<Wanted>) -> Result<(), PullError> {
+        let Wanted { kind, checksum, depth, below } = wanted;
         if depth > 1024 {
             return Err(Error::invalid("the tree is deeper than 1024 directories").into());
         }
@@ -189,8 +219,8 @@ impl Job<'_> {
         if kind != ObjectType::DirTree {
             return Ok(());
         }
-        let tree = DirTree::decode(&bytes).map_err(|e| self.malformed(kind, &checksum, e))?;
-        lock(files).extend(tree.files.iter().filter(|(name, _)| below.enter(name).is_some()).map(|file| file.1));
+        let tree = DirTree::decode(&bytes).map_err(|e| self.job.malformed(kind, &checksum, e))?;
+        lock(self.files).extend(tree.files.iter().filter(|(name, _)| below.enter(name).is_some()).map(|file| file.1));
         for (name, tree, meta) in &tree.dirs {
             if let Some(below) = below.enter(name) {
                 let depth = depth + 1;
@@ -200,24 +230,27 @@ impl Job<'_> {
         }
         Ok(())
     }
+}
 
+impl Directories<'_> {
     /// A dirtree or dirmeta: the one that is here, else fetched and stored.
-    fn metadata(&self, kind: ObjectType, checksum: &Checksum) -> Result<Vec<u8>, PullError> {
-        match self.session.repo.load_metadata(kind, checksum) {
+    fn metadata(&mut self, kind: ObjectType, checksum: &Checksum) -> Result<Vec<u8>, PullError> {
+        let Job { session, staging, meter, .. } = *self.job;
+        match session.repo.load_metadata(kind, checksum) {
             Ok(bytes) => {
-                self.present.fetch_add(1, Ordering::Relaxed);
+                self.job.present.fetch_add(1, Ordering::Relaxed);
                 return Ok(bytes);
             }
             // One that is here and damaged is fetched again: a pull repairs.
             Err(Error::Missing { .. } | Error::Mismatch { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let cached = self.session.caches.iter().filter(|cache| cache.has(kind, checksum));
+        let cached = session.caches.iter().filter(|cache| cache.has(kind, checksum));
         let bytes = match cached.filter_map(|cache| verified_metadata(cache, kind, checksum).ok()).next() {
             Some(bytes) => bytes,
             None => {
-                let bytes = verified_metadata(self.session.source, kind, checksum)?;
-                self.meter.bytes(bytes.len() as u64);
+                let bytes = checked(session.source, kind, checksum, self.lane.metadata(kind, checksum)?)?;
+                meter.bytes(bytes.len() as u64);
                 bytes
             }
         };
@@ -226,33 +259,47 @@ impl Job<'_> {
             ObjectType::DirTree => DirTree::decode(&bytes).map(|_| ()),
             _ => DirMeta::decode(&bytes).map(|_| ()),
         };
-        decoded.map_err(|e| self.malformed(kind, checksum, e))?;
-        self.staging.replace_metadata(kind, checksum, &bytes)?;
-        self.meter.objects(1);
+        decoded.map_err(|e| self.job.malformed(kind, checksum, e))?;
+        staging.replace_metadata(kind, checksum, &bytes)?;
+        meter.objects(1);
         Ok(bytes)
     }
+}
 
-    fn malformed(&self, kind: ObjectType, checksum: &Checksum, source: Malformed) -> PullError {
-        let from = self.session.source.address(kind, checksum);
-        PullError::Malformed { what: format!("{kind} {checksum}"), from, source }
+/// A thread that fetches files.
+struct Files<'a> {
+    job: &'a Job<'a>,
+    lane: Box<dyn Lane + 'a>,
+}
+
+impl queue::Worker<Checksum, PullError> for Files<'_> {
+    fn cost(&self, file: &Checksum) -> u64 {
+        self.job.archived(file).unwrap_or(USUAL)
     }
 
-    fn file(&self, checksum: &Checksum) -> Result<(), PullError> {
-        let accept = Accept {
-            size: self.sizes.as_ref().and_then(|sizes| sizes.signed(ObjectType::File, checksum)),
-            bareuseronly: self.session.rules.select.bareuseronly,
-        };
-        let cached = self.session.caches.iter().filter(|cache| cache.has(ObjectType::File, checksum));
-        // What a cache has and cannot give comes from the remote.
-        let found =
-            cached.map(|cache| cache.file(checksum, accept, self.staging, &|_| {})).any(|result| result.is_ok());
-        if !found {
-            self.session.source.file(checksum, accept, self.staging, &|bytes| self.meter.bytes(bytes))?;
+    fn ahead(&mut self, file: &mut Checksum) -> bool {
+        if self.job.session.caches.is_empty() {
+            self.lane.ahead(ObjectType::File, file);
         }
-        self.meter.objects(1);
-        if self.staging.pending_bytes() > BATCH {
-            if let Ok(_guard) = self.flushing.try_lock() {
-                self.staging.flush_large()?;
+        true
+    }
+
+    fn work(&mut self, file: Checksum, _: &mut Vec<Checksum>) -> Result<(), PullError> {
+        let Job { session, staging, meter, ref sizes, ref flushing, .. } = *self.job;
+        let accept = Accept {
+            size: sizes.as_ref().and_then(|sizes| sizes.signed(ObjectType::File, &file)),
+            bareuseronly: session.rules.select.bareuseronly,
+        };
+        let cached = session.caches.iter().filter(|cache| cache.has(ObjectType::File, &file));
+        // What a cache has and cannot give comes from the remote.
+        let found = cached.map(|cache| cache.file(&file, accept, staging, &|_| {})).any(|result| result.is_ok());
+        if !found {
+            self.lane.file(&file, accept, staging, &|bytes| meter.bytes(bytes))?;
+        }
+        meter.objects(1);
+        if staging.pending_bytes() > BATCH {
+            if let Ok(_guard) = flushing.try_lock() {
+                staging.flush_large()?;
             }
         }
         Ok(())
