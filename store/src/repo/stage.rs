@@ -539,7 +539,7 @@ impl<'r> Staging<'r> {
     fn reserve(&self, bytes: u64) -> Option<Reserved<'_>> {
         let left = |free: u64| free.checked_sub(bytes);
         let taken = self.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok();
-        taken.then_some(Reserved { memory: &self.memory, bytes })
+        taken.then(|| Reserved { memory: &self.memory, bytes })
     }
 
     fn filez_whole(&self, meta: &FileMeta, raw: &[u8], body: &[u8], mut file: &File) -> io::Result<(Sha256, u64)> {

@@ -12,8 +12,8 @@
 //! What is compressed is unpacked, compared unpacked, and packed again on the machine (see `layer`); tables in programs
 //! are compared entry by entry (`elf`); an initramfs is put together from files of the new tree. Memory: applying takes at most 192 MiB in all, whatever the update says:
 //! four decoders with dictionaries of 4 MiB and one encoder of a bounded level for each of at most two threads; old
-//! content is read where it lies, or from a file without a name. Generating takes about six times the largest file for
-//! each thread.
+//! content is read where it lies, or from a file without a name. Generating takes, for each thread, the old file, the new
+//! one and an index of the old: about twelve times the file, and of a large one no more than 256 MiB for the index.
 //!
 //! Nothing in an update is believed. A file that cannot be made here (another encoder, a damaged base) is left to the
 //! pull, which fetches it as an object.
