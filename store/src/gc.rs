@@ -1,7 +1,8 @@
 //! Deleting what nobody needs.
 //!
 //! ```text
-//! roots    refs (each to its own depth or age), commits that are named, or every commit there is
+//! roots    refs, those mirrored of other collections too (each to its own depth or age), commits that are named, or
+//!          every commit there is
 //! reach    commits and all below them → a set
 //! sweep    commits first, then the rest: an interrupted prune never leaves a commit without its objects
 //! ```
@@ -52,7 +53,7 @@ pub struct Pruned {
 pub fn prune(repo: &Repo, options: &Options) -> Result<Pruned, Error> {
     let _lock = repo.lock_exclusive()?;
     let mut kept = Kept { repo, options, commits: HashSet::new(), needed: Objects::default() };
-    for (name, commit) in repo.ref_targets()? {
+    for (name, commit) in repo.ref_roots()? {
         let tag = options.tags.as_ref().and_then(|tags| name.strip_prefix(tags.as_str()));
         if tag.is_some_and(|rest| rest.starts_with('/')) {
             kept.history(commit, Some(0))?;
@@ -166,7 +167,7 @@ fn sweep(repo: &Repo, options: &Options, kept: &Kept<'_>) -> Result<Pruned, Erro
 /// tombstone, and so do those of all commits that are deleted from now on.
 pub fn delete_commit(repo: &Repo, commit: &Checksum) -> Result<(), Error> {
     let _lock = repo.lock_exclusive()?;
-    if let Some((name, _)) = repo.ref_targets()?.into_iter().find(|(_, target)| target == commit) {
+    if let Some((name, _)) = repo.ref_roots()?.into_iter().find(|(_, target)| target == commit) {
         return Err(Error::invalid(format!("commit {commit} is what ref {name} points to")));
     }
     if !repo.has(ObjectType::Commit, commit) {
@@ -260,6 +261,25 @@ mod tests {
         let all = Options { not_after: Some(sys::clock::now() + 3600), ..recent };
         assert_eq!(prune(&repo, &all).unwrap().deleted, 6);
         assert_eq!(left(&repo, &commits), [2]);
+    }
+
+    /// A repository on a stick holds nothing but such refs.
+    #[test]
+    fn what_is_mirrored_of_another_collection_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (repo, commits) = history(&dir.path().join("repo"), 3);
+        repo.set_mirror_ref("org.example.Os", "os/main", &commits[0]).unwrap();
+        let options = Options { depth: Some(0), ..Options::default() };
+        prune(&repo, &options).unwrap();
+        assert_eq!(left(&repo, &commits), [0, 2]);
+        let error = delete_commit(&repo, &commits[0]).unwrap_err().to_string();
+        assert!(error.contains("(org.example.Os, os/main)"), "{error}");
+        prune(&repo, &Options { younger_than: Some(900), ..Options::default() }).unwrap();
+        assert_eq!(left(&repo, &commits), [0, 2]);
+        // One whose commit went is what a check finds.
+        repo.delete_object(ObjectType::Commit, &commits[0]).unwrap();
+        let report = crate::fsck::fsck(&repo, &crate::fsck::Options::default()).unwrap();
+        assert!(report.problems.iter().any(|problem| problem.missing && problem.checksum == commits[0]));
     }
 
     #[test]

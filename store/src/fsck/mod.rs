@@ -147,7 +147,7 @@ fn missing(repo: &Repo, objects: &[(ObjectType, Checksum)]) -> Result<Vec<(Objec
             todo.extend(tree.dirs.iter().map(|d| d.1));
         }
     }
-    wanted.extend(repo.ref_targets()?.into_iter().map(|(_, commit)| (ObjectType::Commit, commit)));
+    wanted.extend(repo.ref_roots()?.into_iter().map(|(_, commit)| (ObjectType::Commit, commit)));
     Ok(wanted.into_iter().filter(|object| !here.contains(object)).collect())
 }
 

@@ -117,6 +117,15 @@ impl Repo {
         Ok(self.refs()?.into_iter().chain(self.remote_refs()?).collect())
     }
 
+    /// Everything that keeps a commit here: local refs, those of remotes, and those mirrored of other collections, which
+    /// are called `(COLLECTION, REF)`.
+    pub fn ref_roots(&self) -> Result<Vec<(String, Checksum)>, Error> {
+        let mut roots = self.ref_targets()?;
+        let mirrored = self.mirror_refs()?.into_iter().map(|((id, name), commit)| (format!("({id}, {name})"), commit));
+        roots.extend(mirrored);
+        Ok(roots)
+    }
+
     fn refs_below(&self, below: &str, prefix: &str) -> Result<BTreeMap<String, Checksum>, Error> {
         let mut refs = BTreeMap::new();
         for name in self.names_below(below)? {
