@@ -188,6 +188,118 @@ fn a_repository_is_looked_into() {
     assert_eq!((check.code, &report["problems"][0]["checksum"]), (1, &object.into()));
 }
 
+/// From its first object to its ref a commit keeps a prune away.
+#[test]
+fn a_prune_waits_for_a_commit_to_have_its_ref() {
+    let world = World::new();
+    world.ok(&["key", "new", "k"]);
+    world.ok(&["repo", "--repo", "build", "init", "--mode", "archive"]);
+    let config = fs::read_to_string(world.path("build/config")).unwrap();
+    fs::write(world.path("build/config"), config + "lock-timeout-secs=0\n").unwrap();
+    // The commit is there and has no ref yet, while its writer waits for the key that it is to be signed with.
+    Cmd::new("mkfifo").arg(world.path("pipe")).run().unwrap();
+    let args = ["repo", "--repo", "build", "commit", "-b", "os/x", "--sign-from-file=pipe", "tree"];
+    let mut child = world.cmd(&args).to_command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let repo = store::Repo::open(&world.path("build")).unwrap();
+    while repo.commits().unwrap().is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let prune = ["repo", "--repo", "build", "prune", "--refs-only"];
+    let output = world.out(&prune);
+    assert!(output.code == 1 && String::from_utf8_lossy(&output.stderr).contains("locked"), "nobody waits for it");
+    fs::write(world.path("pipe"), fs::read(world.path("k")).unwrap()).unwrap();
+    assert!(child.wait().unwrap().success());
+    world.ok(&prune);
+    assert_consistent(&world.path("build"));
+    world.ok(&["repo", "--repo", "build", "ls", "os/x"]);
+}
+
+/// Both tools commit to one repository while both prune it.
+#[test]
+fn stock_and_we_write_and_prune_at_the_same_time() {
+    const ROUNDS: u32 = 8;
+    let world = World::new();
+    world.ok(&["repo", "--repo", "build", "init", "--mode", "archive"]);
+    let config = fs::read_to_string(world.path("build/config")).unwrap();
+    fs::write(world.path("build/config"), config + "fsync=false\n").unwrap();
+    let slipway = env!("CARGO_BIN_EXE_slipway");
+    let commit = |tool: &[&str], branch: &str| {
+        let tree = world.path(&format!("tree-{branch}"));
+        fs::create_dir_all(&tree).unwrap();
+        for round in 0..ROUNDS {
+            for n in 0..40 {
+                fs::write(tree.join(n.to_string()), format!("{branch} {round} {n}\n").repeat(50)).unwrap();
+            }
+            let args = ["--repo=build", "commit", "-b", branch, "-s", "s", &format!("--tree=dir=tree-{branch}")];
+            let cmd = Cmd::new(tool[0]).args(&tool[1..]).args(args).dir(world.dir.path());
+            cmd.run().unwrap_or_else(|error| panic!("{branch}, round {round}: {error}"));
+        }
+    };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let prune = |tool: &[&str]| {
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            let args = ["--repo=build", "prune", "--refs-only", "--depth=0"];
+            Cmd::new(tool[0]).args(&tool[1..]).args(args).dir(world.dir.path()).run().unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        let prunes = [scope.spawn(|| prune(&["ostree"])), scope.spawn(|| prune(&[slipway, "repo"]))];
+        let commits =
+            [scope.spawn(|| commit(&["ostree"], "stock")), scope.spawn(|| commit(&[slipway, "repo"], "ours"))];
+        let results: Vec<_> = commits.into_iter().map(|thread| thread.join()).collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        for result in results.into_iter().chain(prunes.into_iter().map(|thread| thread.join())) {
+            result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    });
+    assert_consistent(&world.path("build"));
+    Cmd::new("ostree").args(["--repo=build", "fsck"]).dir(world.dir.path()).run().unwrap();
+    for branch in ["stock", "ours"] {
+        let listed = world.ok(&["repo", "--repo", "build", "cat", branch, "/39"]);
+        assert_eq!(listed.lines().next().unwrap(), format!("{branch} {} 39", ROUNDS - 1));
+    }
+}
+
+#[test]
+fn packages_of_two_versions_are_compared_and_tags_outlive_a_prune() {
+    let world = World::new();
+    world.ok(&["repo", "--repo", "build", "init", "--mode", "bare-user"]);
+    let status = |packages: &[(&str, &str, &str)]| {
+        let text: String = packages
+            .iter()
+            .map(|(name, version, state)| {
+                format!("Package: {name}\nStatus: install ok {state}\nVersion: {version}\n\n")
+            })
+            .collect();
+        fs::create_dir_all(world.path("tree/usr/lib/sysimage/dpkg")).unwrap();
+        fs::write(world.path("tree/usr/lib/sysimage/dpkg/status"), text).unwrap();
+    };
+    status(&[("libc6", "2.41-1", "installed"), ("old", "1", "installed"), ("same", "3", "installed")]);
+    let one = world.commit("1700000000");
+    // What was removed and left its configuration is not installed.
+    status(&[
+        ("libc6", "2.41-2", "installed"),
+        ("new", "7", "installed"),
+        ("same", "3", "installed"),
+        ("old", "1", "config-files"),
+    ]);
+    let two = world.commit("1700000001");
+    let diff = |more: &[&str]| world.ok(&[&["repo", "--repo", "build", "diff", "os/x", "--packages"], more].concat());
+    assert_eq!(diff(&[]), "M    libc6 2.41-1 -> 2.41-2\nA    new 7\nD    old 1");
+    let list: Value = serde_json::from_str(&diff(&["--json"])).unwrap();
+    assert_eq!(list[0], serde_json::json!({ "package": "libc6", "from": "2.41-1", "to": "2.41-2" }));
+    assert_eq!((list.as_array().unwrap().len(), &list[1]["from"]), (3, &Value::Null));
+
+    let three = world.commit("1700000002");
+    world.ok(&["repo", "--repo", "build", "refs", "--create", "release/1", &one]);
+    let prune = ["repo", "--repo", "build", "prune", "--refs-only", "--depth=0", "--keep-tagged=release"];
+    world.ok(&prune);
+    let here = |commit: &str| world.out(&["repo", "--repo", "build", "show", commit]).code == 0;
+    assert_eq!([&one, &two, &three].map(|commit| here(commit)), [true, false, true]);
+    assert_consistent(&world.path("build"));
+}
+
 #[test]
 fn a_killed_commit_leaves_nothing_visible() {
     let world = World::new();

@@ -85,7 +85,8 @@ impl Builder {
         .encode()
     }
 
-    /// Writes the commit object and returns its name. No ref is changed.
+    /// Writes the commit object and returns its name. No ref is changed: who imports a tree, writes its commit and points a
+    /// ref at it holds `repo.lock_shared()` all the while, so that no prune comes in between.
     pub fn write(&self, repo: &Repo) -> Result<Checksum, Error> {
         if [&self.subject, &self.body].iter().any(|text| text.contains('\0')) {
             return Err(Error::invalid("a commit message cannot hold a NUL"));

@@ -535,6 +535,25 @@ fn fsck_reports_everything_and_a_pull_repairs() {
     healthy(&user);
 }
 
+/// Objects that nothing needs yet are a prune's; so whoever fetches them keeps it away until the ref is set.
+#[test]
+fn a_pull_fetches_nothing_while_somebody_deletes() {
+    let world = World::new();
+    let server = world.serve(serve::Options::default());
+    let target = world.target("t", Mode::BareUser);
+    let config = fs::read_to_string(target.path().join("config")).unwrap();
+    fs::write(target.path().join("config"), config + "lock-timeout-secs=0\n").unwrap();
+    let target = Repo::open(target.path()).unwrap();
+    let other = Repo::open(target.path()).unwrap();
+    let deleting = other.lock_exclusive().unwrap();
+    let error = pull::http(&world.options(&server.url()), &target).unwrap_err();
+    assert!(text(&error).contains("locked"), "{}", text(&error));
+    assert_eq!(server.requests(), 0);
+    drop(deleting);
+    pull::http(&world.options(&server.url()), &target).unwrap();
+    healthy(&target);
+}
+
 #[test]
 fn prune_keeps_what_refs_need() {
     let world = World::new();

@@ -44,7 +44,8 @@ impl Default for LocalOptions<'_> {
     }
 }
 
-/// Copies a commit and everything it needs from one repository to another. No ref is changed.
+/// Copies a commit and everything it needs from one repository to another. No ref is changed: who is going to point one
+/// at it holds `target.lock_shared()` until that is done, so that no prune comes in between.
 pub fn local(source: &Repo, target: &Repo, commit: &Checksum) -> Result<Outcome, PullError> {
     local_with(source, target, commit, &LocalOptions::default())
 }

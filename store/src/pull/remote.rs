@@ -100,6 +100,8 @@ impl Options<'_> {
 /// Pulls: commit, signature, directories, files, commit, ref. See the module above for what holds when it fails.
 /// Every commit is accepted before the first is fetched, and no ref changes before all are here.
 pub fn http(options: &Options<'_>, repo: &Repo) -> Result<Outcome, PullError> {
+    // Until the refs say so nothing needs what arrives: who deletes objects waits.
+    let _shared = repo.lock_shared()?;
     let remote = Remote::open(options)?;
     let refs = match &options.refs[..] {
         [] if options.mirror => remote.refs(repo)?.into_keys().collect(),
@@ -210,6 +212,7 @@ impl<'a> Remote<'a> {
 
     /// Fetches what is missing of a commit, and remembers the ref.
     pub fn fetch(&self, name: &str, verified: &Verified, repo: &Repo) -> Result<Outcome, PullError> {
+        let _shared = repo.lock_shared()?;
         let outcome = self.objects(name, verified, repo)?;
         self.remember(name, verified, repo)?;
         Ok(outcome)

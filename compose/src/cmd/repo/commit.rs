@@ -185,6 +185,8 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     let metadata = metadata(repo, args, parent_commit.as_ref())?;
     let (subject, body) = message(args)?;
 
+    // Until the ref is set nothing needs the new objects: a prune waits.
+    let lock = repo.lock_shared()?;
     let (tree, stats) = import_all(repo, args)?;
     let unchanged = parent_commit.is_some_and(|p| (p.root_tree, p.root_meta) == tree);
     let commit = match parent.filter(|_| args.skip_if_unchanged && unchanged) {
@@ -210,6 +212,7 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
             commit
         }
     };
+    drop(lock);
     if args.consume {
         consume(args)?;
     }

@@ -53,6 +53,7 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     if args.disable_fsync {
         target = target.without_fsync();
     }
+    let _shared = target.lock_shared()?;
     for (id, name, commit) in &wanted {
         pull::local_with(&source, &target, commit, &LocalOptions::default())?;
         target.set_mirror_ref(id, name, commit)?;

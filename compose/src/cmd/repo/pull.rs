@@ -216,6 +216,7 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     let progress = |p: &pull::Progress| step.reach(p.bytes, p.bytes_total);
     let options = Options { progress: Some(&progress), ..options };
     let started = Instant::now();
+    let _shared = repo.lock_shared()?;
     let outcome = pull::http(&options, repo)?;
     for (name, commit) in overrides {
         if options.check_bindings {

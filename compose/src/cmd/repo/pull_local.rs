@@ -71,6 +71,8 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     };
     let options = LocalOptions { trust: Some(&trust), select: Some(&select), ..LocalOptions::default() };
     let mut counts = Counts::default();
+    // Until their refs are set nothing needs the new objects: a prune waits.
+    let _shared = repo.lock_shared()?;
     for name in refs {
         let is_commit = name.parse::<Checksum>().is_ok();
         let commit = source.resolve(&name)?;
