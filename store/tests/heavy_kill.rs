@@ -1,4 +1,4 @@
-//! Kill -9 at random moments of a commit, a pull, an update and a prune, hundreds of times.
+//! Kill -9 at random moments of a commit, a pull, an update, a static delta and a prune, hundreds of times.
 
 mod killed;
 
@@ -30,6 +30,13 @@ fn hundreds_of_killed_pulls() {
 fn hundreds_of_killed_updates() {
     if heavy("hundreds_of_killed_updates") {
         killed::updates("hundreds_of_killed_updates", ROUNDS);
+    }
+}
+
+#[test]
+fn hundreds_of_killed_deltas() {
+    if heavy("hundreds_of_killed_deltas") {
+        killed::deltas("hundreds_of_killed_deltas", ROUNDS);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Kill -9 at random moments of a commit, a pull, an update and a prune, a few times; `heavy_kill` does it hundreds of times.
+//! Kill -9 at random moments of a commit, a pull, an update, a static delta and a prune, a few times; `heavy_kill` does it hundreds of times.
 
 mod killed;
 
@@ -17,6 +17,11 @@ fn a_killed_pull_goes_on_where_it_was() {
 #[test]
 fn a_killed_update_goes_on_where_it_was() {
     killed::updates("a_killed_update_goes_on_where_it_was", ROUNDS);
+}
+
+#[test]
+fn a_killed_delta_goes_on_where_it_was() {
+    killed::deltas("a_killed_delta_goes_on_where_it_was", ROUNDS);
 }
 
 #[test]

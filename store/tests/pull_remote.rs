@@ -380,6 +380,44 @@ fn a_lost_connection_costs_nothing_that_has_arrived() {
     healthy(&target);
 }
 
+/// What may pass is tried again; what will not is not.
+#[test]
+fn a_server_that_has_no_time_is_asked_again() {
+    let world = World::new();
+    let server = world.serve(serve::Options::default());
+    let pull = |name: &str, status: &'static str, refused: usize, retries: u32| {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let address = relay(&server.url(), move |client, upstream| {
+            if count.fetch_add(1, Ordering::Relaxed) < refused {
+                let mut reader = BufReader::new(client.try_clone().unwrap());
+                head(&mut reader);
+                let _ = write!(&client, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                return;
+            }
+            join(&client, &TcpStream::connect(upstream).unwrap(), u64::MAX);
+        });
+        let network = Network { retries, connections: 1, ..Network::default() };
+        let target = world.target(name, Mode::BareUser);
+        let result = pull::http(&Options { network, ..world.options(&format!("http://{address}")) }, &target);
+        (result, target, asked.load(Ordering::Relaxed))
+    };
+    for (name, status) in [("busy", "503 Service Unavailable"), ("many", "429 Too Many Requests")] {
+        let (result, target, asked) = pull(name, status, 2, 3);
+        result.unwrap_or_else(|error| panic!("{}", text(&error)));
+        assert!(asked > 2, "{asked}");
+        healthy(&target);
+    }
+    let (result, _, asked) = pull("always", "503 Service Unavailable", usize::MAX, 2);
+    assert!(text(&result.unwrap_err()).contains("503"));
+    assert_eq!(asked, 3, "once, and twice again");
+    for (name, status) in [("not-there", "404 Not Found"), ("forbidden", "403 Forbidden")] {
+        let (result, _, asked) = pull(name, status, usize::MAX, 3);
+        assert!(result.is_err());
+        assert_eq!(asked, 1, "{status} will be the same again");
+    }
+}
+
 #[test]
 fn mirrors_are_asked_in_turn_and_objects_may_lie_elsewhere() {
     let world = World::new();

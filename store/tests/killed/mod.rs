@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use store::commit::Builder;
 use store::fsck::{self, fsck};
-use store::pull::{self, Network};
+use store::pull::{self, Allowed, Network};
 use store::serve::{self, Server};
 use store::sign::{Keyring, SecretKey, sign_commit};
-use store::{Checksum, Mode, Repo, gc, import, update};
+use store::{Checksum, Mode, Repo, delta, gc, import, update};
 use sys::Cmd;
 
 const JOB: &str = "SLIPWAY_KILL_JOB";
@@ -34,9 +34,11 @@ fn job() {
         "commit" => {
             commit(&repo, &from);
         }
-        "pull" => {
+        "pull" | "pull-delta" => {
             let keyring = Keyring::of([key().public()]);
+            let delta = Allowed { updates: false, deltas: true, objects: false };
             let options = pull::Options {
+                ways: if job == "pull" { Allowed::default() } else { delta },
                 remote: Some("origin".into()),
                 network: Network { connections: 3, ..Network::default() },
                 ..pull::Options::new(from.to_str().unwrap(), REF, Some(keyring))
@@ -226,8 +228,27 @@ pub fn pulls(test: &'static str, rounds: u32) {
     world.finish(rounds, &near);
 }
 
-/// Pulls that take an update, killed while they apply it.
+/// Pulls that take an update in our own format, killed while they apply it.
 pub fn updates(test: &'static str, rounds: u32) {
+    let publish = |origin: &Repo, from: &Checksum, to: &Checksum| {
+        update::publish(origin, origin, Some(from), to, &update::Options::default()).unwrap();
+    };
+    applied(test, rounds, "pull", &publish);
+}
+
+/// Pulls that take a static delta, and nothing else, killed while they apply it.
+pub fn deltas(test: &'static str, rounds: u32) {
+    let publish = |origin: &Repo, from: &Checksum, to: &Checksum| {
+        // Several parts: what is killed has some of them behind it.
+        let options =
+            delta::Options { min_fallback: 0, max_chunk: 100_000, preset: 1, threads: 1, ..delta::Options::default() };
+        delta::generate(origin, Some(from), to, &options).unwrap();
+    };
+    applied(test, rounds, "pull-delta", &publish);
+}
+
+/// What leads from one commit to the next is published, and the job that takes it is killed.
+fn applied(test: &'static str, rounds: u32, job: &str, publish: &dyn Fn(&Repo, &Checksum, &Checksum)) {
     let mut world = World::new(test);
     let origin = world.repo("origin", Mode::Archive);
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -241,8 +262,8 @@ pub fn updates(test: &'static str, rounds: u32) {
             world.change();
         }
         let next = commit(&origin, &world.path("tree"));
-        update::publish(&origin, &origin, Some(&last), &next, &update::Options::default()).unwrap();
-        world.round("pull", &machine, &url, |repo| {
+        publish(&origin, &last, &next);
+        world.round(job, &machine, &url, |repo| {
             assert_eq!(repo.resolve(&format!("origin:{REF}")).unwrap(), next);
             assert!(!repo.is_partial(&next));
         });
