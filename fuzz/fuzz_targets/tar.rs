@@ -14,7 +14,7 @@ fn header(name: &str, kind: u8, size: usize, link: &str) -> Vec<u8> {
 }
 
 /// Puts the right checksum into every header that is where one is expected, so that changes reach what is behind it.
-fn finish(mut bytes: Vec<u8>) -> Vec<u8> {
+pub fn finish(mut bytes: Vec<u8>) -> Vec<u8> {
     let mut at = 0;
     while let Some(header) = bytes.get_mut(at..at + 512) {
         if header.iter().all(|b| *b == 0) {

@@ -39,7 +39,10 @@ macro_rules! targets {
     };
 }
 
-targets!(commit, detached, dirmeta, dirtree, filez, superblock, delta, part, summary, tar, update);
+targets!(
+    commit, detached, dirmeta, dirtree, filez, superblock, delta, part, summary, tar, update, sizes, bundle, config,
+    key
+);
 
 /// How something ended, without what differs from input to input.
 fn outcome<T>(result: Result<T, impl std::error::Error>) -> String {

@@ -6,7 +6,7 @@ use fuzz::{Limit, TARGETS, drive};
 #[test]
 fn no_decoder_panics_or_takes_too_much_memory() {
     for target in TARGETS {
-        let slow = matches!(target.name, "tar" | "delta" | "update");
+        let slow = matches!(target.name, "tar" | "delta" | "update" | "bundle");
         let inputs = if slow { 60 } else { 1500 };
         match drive(target, 1, Limit::Inputs(inputs)) {
             Ok(summary) => {

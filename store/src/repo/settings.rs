@@ -71,7 +71,7 @@ fn number<T: std::str::FromStr>(config: &str, section: &str, key: &str) -> Resul
 }
 
 fn size(text: &str) -> Option<u64> {
-    let (digits, unit) = text.split_at(text.len().checked_sub(2)?);
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(2)?)?;
     let shift = match unit {
         "MB" => 20,
         "GB" => 30,
@@ -99,7 +99,13 @@ mod tests {
         let settings = Settings::parse(text).unwrap();
         assert_eq!((settings.fsync, settings.lock_timeout), (false, None));
         assert_eq!((settings.reserve, settings.zlib_level), (Reserve::Bytes(2 << 30), 9));
-        for bad in ["fsync=maybe", "lock-timeout-secs=x", "min-free-space-percent=100", "min-free-space-size=5"] {
+        for bad in [
+            "fsync=maybe",
+            "lock-timeout-secs=x",
+            "min-free-space-percent=100",
+            "min-free-space-size=5",
+            "min-free-space-size=5€",
+        ] {
             assert!(Settings::parse(&format!("[core]\n{bad}\n")).is_err(), "{bad}");
         }
         assert!(Settings::parse("[archive]\nzlib-level=10\n").is_err());

@@ -40,8 +40,8 @@ pub(crate) use apply::offered;
 pub use apply::{Applied, Input, Inspected, apply, apply_file, inspect, way};
 pub use generate::{Options, PartReport, Report, generate};
 pub use place::{prune, publish};
-pub use sizes::record_sizes;
 pub(crate) use sizes::{MAX_SIZES, Sizes};
+pub use sizes::{check_sizes, record_sizes};
 
 /// Why an update was not made or applied.
 #[derive(Debug, thiserror::Error)]

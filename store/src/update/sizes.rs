@@ -95,6 +95,11 @@ impl Sizes {
     }
 }
 
+/// Decodes a file of the sizes of a commit's objects; returns how many there are.
+pub fn check_sizes(bytes: &[u8], commit: &Checksum) -> Result<u64, UpdateError> {
+    Ok(Sizes::decode(bytes, commit)?.0.len() as u64)
+}
+
 /// Writes the sizes of all objects of a commit where clients look for them. Nothing is written where the commit says
 /// them itself, where the file is there already, and for a tree of more objects than a client would read of.
 pub fn record_sizes(repo: &Repo, commit: &Checksum) -> Result<(), Error> {
