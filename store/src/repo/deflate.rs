@@ -2,7 +2,8 @@
 //!
 //! The level is zlib's, as the configuration counts; the encoder is another one, whose levels are worth more. Each is
 //! mapped to the cheapest that makes files no more than 2 % larger, taken together, than zlib would. What cannot be
-//! compressed (modules, firmware and archives that already are) is stored: trying costs more than all the rest.
+//! compressed (modules, firmware and archives that already are) is stored: trying costs more than all the rest. What does
+//! not fit into memory is made of pieces (see `pieces`).
 
 use std::cell::RefCell;
 use std::io;
@@ -59,7 +60,7 @@ pub(crate) fn deflate<T>(
         if zlib == 0 || dense(content) {
             out.clear();
             out.extend_from_slice(header);
-            store(content, out);
+            store(content, true, out);
             return write(out);
         }
         let most = header.len() + compressor.deflate_compress_bound(content.len());
@@ -74,16 +75,16 @@ pub(crate) fn deflate<T>(
     })
 }
 
-/// Stored blocks: a header of five bytes for each 64 KiB.
-fn store(content: &[u8], bytes: &mut Vec<u8>) {
+/// Stored blocks: a header of five bytes for each 64 KiB. `last` says whether the stream ends with them.
+pub(super) fn store(content: &[u8], last: bool, bytes: &mut Vec<u8>) {
     bytes.reserve(content.len() + 5 * (content.len() / BLOCK + 1));
     let mut blocks = content.chunks(BLOCK).peekable();
     if content.is_empty() {
-        bytes.extend_from_slice(&[1, 0, 0, 0xff, 0xff]);
+        bytes.extend_from_slice(&[u8::from(last), 0, 0, 0xff, 0xff]);
     }
     while let Some(block) = blocks.next() {
         let length = block.len() as u16;
-        bytes.push(u8::from(blocks.peek().is_none()));
+        bytes.push(u8::from(last && blocks.peek().is_none()));
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&(!length).to_le_bytes());
         bytes.extend_from_slice(block);
@@ -91,7 +92,7 @@ fn store(content: &[u8], bytes: &mut Vec<u8>) {
 }
 
 /// Whether every byte value is about equally frequent in several samples: so it is in what was compressed already.
-fn dense(content: &[u8]) -> bool {
+pub(super) fn dense(content: &[u8]) -> bool {
     if content.len() < LEAST {
         return false;
     }

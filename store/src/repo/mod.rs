@@ -13,6 +13,7 @@
 mod bare;
 mod batch;
 mod deflate;
+mod pieces;
 mod read;
 mod refs;
 mod settings;

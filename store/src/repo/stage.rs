@@ -8,13 +8,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flate2::Compression;
-use flate2::write::DeflateEncoder;
 use rustix::fs::{Mode as Bits, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use sha2::{Digest as _, Sha256};
 
 use super::batch::{State, Temp};
 use super::deflate::{deflate, inflate_into};
+use super::pieces::{Helpers, deflate_pieces};
 use super::read::{self, OSTREE_META};
 use super::settings::Reserve;
 use super::{Mode, Repo, RepoLock, bare};
@@ -22,7 +21,7 @@ use crate::object::{FileMeta, ObjectType, path_with_extension};
 use crate::verity;
 use crate::{Checksum, Error};
 
-/// Files up to this size are compressed in memory, in one go; larger ones stream.
+/// Files up to this size are compressed in memory, in one go; larger ones stream, in pieces.
 pub(crate) const IN_MEMORY: u64 = 64 << 20;
 /// A `.filez` smaller than this is inflated in memory, in one go,
 const WHOLE: u64 = 4 << 20;
@@ -145,6 +144,8 @@ pub struct Staging<'r> {
     pub(super) fresh: bool,
     /// What is left of `SHARED`.
     memory: AtomicU64,
+    /// Who compresses pieces of large files besides the thread that reads them.
+    helpers: Helpers,
 }
 
 impl Repo {
@@ -189,6 +190,7 @@ impl Repo {
             shards,
             fresh,
             memory: AtomicU64::new(SHARED),
+            helpers: Helpers::new(crate::import::threads(0) - 1),
         })
     }
 
@@ -407,10 +409,10 @@ impl<'r> Staging<'r> {
         let content = match content {
             Content::Stream(reader) if meta.size > IN_MEMORY => {
                 temp.file.write_all(&bytes)?;
-                let mut encoder =
-                    DeflateEncoder::new(&temp.file, Compression::new(u32::from(self.repo.settings.zlib_level)));
-                copy_hashing(reader, meta.size, &mut hasher, &mut encoder)?;
-                encoder.finish()?;
+                let mut content = read::Exact::new(reader, meta.size);
+                let level = self.repo.settings.zlib_level;
+                let mut seen = |bytes: &[u8]| hasher.update(bytes);
+                deflate_pieces(&mut content, level, &self.helpers, &mut seen, &mut &temp.file)?;
                 let stored = temp.file.stream_position()?;
                 return Ok((temp, hasher, stored));
             }
