@@ -130,6 +130,35 @@ fn an_interrupted_publication_shows_the_old_version_and_goes_on() {
     store::sign::Keyring::of([key]).verify(&summary.unwrap(), &signatures).unwrap();
 }
 
+/// Who asks for a signed summary finds one after every verb that writes it.
+#[test]
+fn a_signed_summary_stays_signed() {
+    let world = World::new();
+    let one = world.commit("1\n", 1_700_000_000);
+    world.ok("publish os/test --repo build public --summary-key summary");
+    let key = fs::read_to_string(world.path("summary.pub")).unwrap().trim().parse().unwrap();
+    let keyring = store::sign::Keyring::of([key]);
+    let signed = || {
+        let (summary, signatures) = store::summary::read(&world.path("public")).unwrap();
+        let summary = summary.unwrap();
+        keyring.verify(&summary, &signatures).unwrap();
+        store::summary::Summary::decode(&summary).unwrap()
+    };
+    assert_eq!(signed().commit("os/test"), Some(one));
+    let two = world.commit("2\n", 1_700_000_001);
+    assert!(world.refused("publish os/test --repo build public").contains("--summary-key"));
+    assert!(world.refused(&format!("promote {one} --to os/stable --repo public")).contains("--summary-key"));
+    assert_eq!((signed().commit("os/test"), signed().commit("os/stable")), (Some(one), None), "nothing was changed");
+    world.ok(&format!("promote {one} --to os/stable --repo public --summary-key summary"));
+    assert_eq!(signed().commit("os/stable"), Some(one));
+    let old = fs::read(world.path("public/summary")).unwrap();
+    world.ok("publish os/test --repo build public --summary-key summary --prune");
+    assert_eq!(signed().commit("os/test"), Some(two));
+    // A reader who fetched the summary just before, and its signature just after.
+    let (_, signatures) = store::summary::read(&world.path("public")).unwrap();
+    keyring.verify(&old, &signatures).unwrap();
+}
+
 #[test]
 fn the_commit_that_was_tested_is_promoted() {
     let world = World::new();
@@ -199,12 +228,18 @@ fn another_machine_gets_a_copy() {
     assert_eq!(world.whole("there").read_ref("os/test").unwrap(), Some(one));
     let two = world.commit("2\n", 1_700_000_001);
     world.ok(&publish);
+    world.ok(&format!("promote {two} --to os/stable --repo here --send {target}"));
+    assert_eq!(world.whole("there").read_ref("os/stable").unwrap(), Some(two), "sent on");
+    world.ok("repo --repo here refs --delete os/stable");
     long_ago(&world.path("here"));
     world.ok(&publish);
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     let there = world.whole("there");
     assert_eq!(there.read_ref("os/test").unwrap(), Some(two));
+    assert_eq!(there.refs().unwrap().len(), 1, "a ref that was deleted here is not there");
+    let (summary, _) = store::summary::read(there.path()).unwrap();
+    assert_eq!(store::summary::Summary::decode(&summary.unwrap()).unwrap().refs.len(), 1);
     assert!(!has(&there, &one), "what was pruned here went there");
     assert!(!world.path("there/state").exists() && !world.path("there/tmp").exists(), "only what is served is sent");
     assert!(fs::read_to_string(world.path("site")).unwrap().contains("immutable"));

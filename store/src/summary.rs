@@ -11,6 +11,7 @@
 use std::path::Path;
 
 use crate::gv::{self, Malformed, Type, Writer};
+use crate::sign::{self, SecretKey};
 use crate::value::{Dict, Value, decode_dict, dict_keys, encode_dict};
 use crate::{Checksum, Error, ObjectType, Repo, delta};
 
@@ -169,6 +170,36 @@ pub fn write_bytes(repo: &Repo, bytes: &[u8]) -> Result<(), Error> {
     sys::file::replace(&path, bytes, 0o644).map_err(io)
 }
 
+/// Signatures of older summaries that are kept beside the newest.
+const OLD_SIGNATURES: usize = 7;
+
+/// Writes the summary of a repository that is being served, signed, and the indexes of deltas that it speaks of.
+///
+/// Two files cannot be replaced at once. So the signature goes first, into a file that keeps those of the summaries before
+/// it: at every moment, also where the writer is killed or a copy is sent in two steps, one of them is good for the
+/// summary that is there.
+pub fn write_signed(repo: &Repo, key: &SecretKey) -> Result<(), Error> {
+    delta::reindex(repo, None)?;
+    let bytes = encode(repo)?;
+    let (there, old) = read(repo.path())?;
+    let mut signatures = Dict::new();
+    sign::add_signature(&mut signatures, &bytes, key);
+    let Some(Value::BytesArray(all)) = signatures.get_mut(sign::KEY) else {
+        return Err(Error::invalid("the summary was not signed"));
+    };
+    let old = old.get(sign::KEY).and_then(Value::as_bytes_array).unwrap_or_default();
+    let newest = all.clone();
+    all.extend(old.iter().filter(|signature| !newest.contains(signature)).take(OLD_SIGNATURES).cloned());
+    for (name, bytes, there) in [("summary.sig", encode_dict(&signatures), None), ("summary", bytes, there)] {
+        let path = repo.path().join(name);
+        if there.as_ref() != Some(&bytes) {
+            let written = sys::file::replace(&path, &bytes, 0o644);
+            written.map_err(|e| Error::io(format!("writing {}", path.display()), e))?;
+        }
+    }
+    Ok(())
+}
+
 /// The bytes of the summary and its signatures, as far as they are there.
 pub fn read(repo: &Path) -> Result<(Option<Vec<u8>>, Dict), Error> {
     let file = |name: &str| match std::fs::read(repo.join(name)) {
@@ -215,6 +246,35 @@ mod tests {
         assert_eq!(again.commit("b/c"), Some(Checksum::of(b"b/c")));
         assert_eq!((again.commit("b"), again.last_modified(), again.expires()), (None, Some(7), None));
         assert_eq!(Summary::decode(&Summary::default().encode()).unwrap(), Summary::default());
+    }
+
+    /// Whatever of the two files a reader or a copy has, from before and after: they belong together.
+    #[test]
+    fn a_signed_summary_is_replaced_without_a_gap() {
+        use crate::{DirMeta, Mode, commit::Builder, import};
+        let dir = tempfile::tempdir().unwrap();
+        let repo = Repo::create(&dir.path().join("repo"), Mode::Archive).unwrap().without_fsync();
+        let tree = import::tree(&repo, &import::Node::Dir(DirMeta::root(0o755), Default::default())).unwrap();
+        let key = SecretKey::from_seed(&[5; 32]);
+        let keyring = sign::Keyring::of([key.public()]);
+        let file = |name: &str| std::fs::read(repo.path().join(name)).unwrap();
+        let mut summaries: Vec<Vec<u8>> = Vec::new();
+        for time in 1..=12 {
+            let commit = Builder::new(tree.root_tree, tree.root_meta, time).write(&repo).unwrap();
+            repo.set_ref("os/x", &commit).unwrap();
+            write_signed(&repo, &key).unwrap();
+            let signatures = decode_dict(&file("summary.sig")).unwrap();
+            summaries.push(file("summary"));
+            for summary in summaries.iter().rev().take(OLD_SIGNATURES + 1) {
+                keyring.verify(summary, &signatures).unwrap();
+            }
+            assert!(signatures[sign::KEY].as_bytes_array().unwrap().len() <= OLD_SIGNATURES + 1);
+        }
+        let both = (file("summary"), file("summary.sig"));
+        write_signed(&repo, &key).unwrap();
+        assert_eq!((file("summary"), file("summary.sig")), both, "nothing has changed");
+        let signatures = decode_dict(&both.1).unwrap();
+        assert!(keyring.verify(&summaries[0], &signatures).is_err(), "old ones are forgotten some day");
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use store::Repo;
+use store::sign::SecretKey;
 use sys::{Exit, Refused};
 
 use super::accept::Accept;
-use super::publish::{self, Age};
+use super::publish::{self, Age, Remote};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -22,6 +23,15 @@ pub struct Args {
     repo: PathBuf,
     #[command(flatten)]
     accept: Accept,
+    /// File with the secret key that signs the summary.
+    #[arg(long, value_name = "FILE")]
+    summary_key: Option<PathBuf>,
+    /// Send the repository on to another machine (rsync://host/module, user@host:dir) or an object store (s3://bucket/prefix).
+    #[arg(long, value_name = "TARGET")]
+    send: Option<String>,
+    /// The address of the object store, if it is not Amazon's.
+    #[arg(long, value_name = "URL")]
+    s3_endpoint: Option<String>,
     /// Print what would be done.
     #[arg(long)]
     dry_run: bool,
@@ -29,6 +39,10 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let repo = Repo::open(&args.repo)?;
+    let key = args.summary_key.as_deref().map(SecretKey::load).transpose().context("the key of the summary")?;
+    let remote = args.send.as_deref().map(|to| Remote::open(to, args.s3_endpoint.as_deref())).transpose()?;
+    // Nobody prunes the commit before the ref keeps it.
+    let shared = repo.lock_shared()?;
     let commit = repo.resolve(&args.commit)?;
     let loaded = repo.load_commit(&commit)?;
     publish::signed(&repo, &commit, &args.repo, args.accept.allow_unsigned)?;
@@ -42,13 +56,18 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         return Err(Refused::new(format!("commit {commit} is not here whole")).into());
     }
     publish::check_age(&repo, &loaded, &args.to, Age::of(&args.accept))?;
+    publish::check_summary_key(&args.repo, key.as_ref())?;
     let old = repo.read_ref(&args.to)?;
     eprintln!("promote {commit} -> {}", args.to);
     if args.dry_run {
         return Ok(Exit::Done);
     }
     publish::grace::replaced(&repo, &args.to, old.as_ref(), &commit, sys::clock::now())?;
-    publish::point(&repo, &args.to, &commit, None).context("publishing the ref")?;
+    publish::point(&repo, &args.to, &commit, key.as_ref()).context("publishing the ref")?;
+    drop(shared);
+    if let Some(remote) = remote {
+        remote.send(&args.repo, false)?;
+    }
     println!("{commit}");
     Ok(Exit::Done)
 }

@@ -2,7 +2,7 @@
 //! machine.
 //!
 //! ```text
-//! objects → commit → signatures → sizes, deltas, updates → ref → summary, its signature → prune → other machine
+//! objects → commit → signatures → sizes, deltas, updates → ref → the summary's signature, summary → prune → other machine
 //! ```
 //! A reader sees the old version or the new one whole: nothing that it begins with names what is not there yet.
 //! Interrupted, the next run goes on where this one ended. Pruning spares what a client may still be reading.
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use store::pull::{self, LocalOptions, PullError};
 use store::sign::{self, Keyring, SecretKey};
-use store::{Checksum, Commit, Error, Mode, Repo, summary, update};
+use store::{Checksum, Commit, Mode, Repo, summary, update};
 use sys::{Exit, Refused, Reporter};
 
 use super::accept::Accept;
@@ -72,6 +72,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let (dir, remote) = places(&args)?;
+    let remote = remote.map(|to| Remote::open(to, args.s3_endpoint.as_deref())).transpose()?;
     let source = Repo::open(&args.repo)?;
     let commit = source.read_ref(&args.name)?.ok_or_else(|| {
         let why = format!("there is no ref {} in {}", args.name, args.repo.display());
@@ -80,6 +81,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let keyring = args.accept.keyring()?;
     let key = args.summary_key.as_deref().map(SecretKey::load).transpose().context("the key of the summary")?;
     check(&args, &source, &commit, &dir, keyring.as_ref())?;
+    check_summary_key(&dir, key.as_ref())?;
 
     let objects = source.objects_of(&commit)?;
     let here = dir.join("objects").is_dir().then(|| Repo::open(&dir)).transpose()?;
@@ -93,6 +95,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let reporter = Reporter::new();
     let target = Repo::create(&dir, Mode::Archive)?;
     let step = reporter.step("publish", new.len() as u64);
+    // Until the ref is set nothing needs the new objects: another prune waits.
+    let shared = target.lock_shared()?;
     let progress = |p: &pull::Progress| step.reach(p.objects, None);
     let options = LocalOptions { keyring: keyring.as_ref(), progress: Some(&progress), ..LocalOptions::default() };
     let outcome = pull::local_with(&source, &target, &commit, &options)?;
@@ -102,6 +106,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let updates = updates::make(&source, &target, &args.updates, &commit, published, &reporter)?;
     grace::replaced(&target, &args.name, published.as_ref(), &commit, now)?;
     point(&target, &args.name, &commit, key.as_ref())?;
+    drop(shared);
     step.transferred(outcome.fetched, outcome.bytes);
     let pruned = if args.prune {
         let step = reporter.step("prune", 0);
@@ -114,11 +119,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         None
     };
     if let Some(remote) = remote {
-        let step = reporter.step(format!("send to {remote}"), 0);
-        match s3::is_bucket(remote) {
-            true => s3::Store::open(remote, args.s3_endpoint.as_deref())?.send(&dir, args.prune)?,
-            false => rsync::send(&dir, remote, args.prune)?,
-        }
+        let step = reporter.step(format!("send to {}", args.target), 0);
+        remote.send(&dir, args.prune)?;
         step.done(String::new());
     }
     if let Some(file) = &args.nginx {
@@ -151,6 +153,33 @@ fn places(args: &Args) -> anyhow::Result<(PathBuf, Option<&str>)> {
     }
 }
 
+/// A place on another machine.
+pub enum Remote {
+    /// A directory there.
+    Rsync(String),
+    /// An object store.
+    Bucket(s3::Store),
+}
+
+impl Remote {
+    /// Understands its name; nothing is sent.
+    pub fn open(target: &str, s3_endpoint: Option<&str>) -> anyhow::Result<Remote> {
+        match (s3::is_bucket(target), rsync::is_remote(target)) {
+            (true, _) => Ok(Remote::Bucket(s3::Store::open(target, s3_endpoint)?)),
+            (false, true) => Ok(Remote::Rsync(target.to_owned())),
+            (false, false) => Err(Refused::new(format!("{target} is not on another machine")).into()),
+        }
+    }
+
+    /// Sends the published repository in `dir`; deletes there what is no longer here, where that is wanted.
+    pub fn send(&self, dir: &Path, delete: bool) -> anyhow::Result<()> {
+        match self {
+            Remote::Rsync(target) => rsync::send(dir, target, delete),
+            Remote::Bucket(store) => store.send(dir, delete),
+        }
+    }
+}
+
 /// Points a ref at a commit that is whole, and writes the summary. Clients that read the summary find every object of
 /// what it names; those that read the ref do as well.
 pub fn point(target: &Repo, name: &str, commit: &Checksum, key: Option<&SecretKey>) -> anyhow::Result<()> {
@@ -159,16 +188,19 @@ pub fn point(target: &Repo, name: &str, commit: &Checksum, key: Option<&SecretKe
 }
 
 fn sign_summary(target: &Repo, key: Option<&SecretKey>) -> anyhow::Result<()> {
-    summary::write(target)?;
-    if let Some(key) = key {
-        summary::sign(target, |signatures, bytes| -> Result<(), Error> {
-            // The summary has one signature: that of who publishes now.
-            signatures.clear();
-            sign::add_signature(signatures, bytes, key);
-            Ok(())
-        })?;
+    Ok(match key {
+        Some(key) => summary::write_signed(target, key)?,
+        None => summary::write(target)?,
+    })
+}
+
+/// Refuses to write a summary without a signature over one that has some: whoever asks for one would be left outside.
+pub fn check_summary_key(dir: &Path, key: Option<&SecretKey>) -> anyhow::Result<()> {
+    if key.is_some() || !dir.join("summary.sig").exists() {
+        return Ok(());
     }
-    Ok(())
+    let hint = "name the key with --summary-key FILE; or delete summary.sig, if no machine asks for it";
+    Err(Refused::with_hint(format!("the summary in {} is signed", dir.display()), hint).into())
 }
 
 fn sign_hint(commit: &Checksum, repo: &Path) -> String {

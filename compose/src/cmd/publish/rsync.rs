@@ -3,8 +3,9 @@
 //! ```text
 //! 1  objects but commits, deltas, updates     nobody asks for them yet
 //! 2  commits, then signatures and config       whole: everything they need is there
-//! 3  delta-indexes, summary, summary.sig, refs   what readers begin with
-//! 4  where pruning is wanted: delete what the local copy no longer has
+//! 3  delta-indexes, then summary.sig            good for the old summary as well as for the new one
+//! 4  refs, summary                              what readers begin with
+//! 5  where pruning is wanted: delete the refs that the local copy no longer has, and then the rest
 //! ```
 //! Each file is written under another name and renamed. Interrupted, the next run sends what is missing.
 
@@ -25,29 +26,31 @@ pub fn is_remote(target: &str) -> bool {
 }
 
 /// The steps: what each sends.
-const STEPS: [&[&str]; 4] = [
-    &[
-        "--ignore-existing",
-        "--include=/objects/",
-        "--include=/objects/*/",
-        "--include=*.filez",
-        "--include=*.dirtree",
-        "--include=*.dirmeta",
-        "--include=/deltas/***",
-        "--include=/updates/***",
-        "--exclude=*",
-    ],
-    &["--include=/objects/", "--include=/objects/*/", "--include=*.commit", "--exclude=*"],
-    &["--include=/objects/", "--include=/objects/*/", "--include=*.commitmeta", "--include=/config", "--exclude=*"],
-    &[
-        "--delay-updates",
-        "--include=/delta-indexes/***",
-        "--include=/summary",
-        "--include=/summary.sig",
-        "--include=/refs/",
-        "--include=/refs/heads/***",
-        "--exclude=*",
-    ],
+const STEPS: [(&str, &[&str]); 5] = [
+    (
+        "objects",
+        &[
+            "--ignore-existing",
+            "--include=/objects/",
+            "--include=/objects/*/",
+            "--include=*.filez",
+            "--include=*.dirtree",
+            "--include=*.dirmeta",
+            "--include=/deltas/***",
+            "--include=/updates/***",
+            "--exclude=*",
+        ],
+    ),
+    ("commits", &["--include=/objects/", "--include=/objects/*/", "--include=*.commit", "--exclude=*"]),
+    (
+        "signatures",
+        &["--include=/objects/", "--include=/objects/*/", "--include=*.commitmeta", "--include=/config", "--exclude=*"],
+    ),
+    ("indexes and signature", &["--include=/delta-indexes/***", "--include=/summary.sig", "--exclude=*"]),
+    (
+        "refs and summary",
+        &["--delay-updates", "--include=/summary", "--include=/refs/", "--include=/refs/heads/***", "--exclude=*"],
+    ),
 ];
 
 /// Sends the repository in `dir` to `target`.
@@ -58,10 +61,12 @@ pub fn send(dir: &Path, target: &str, delete: bool) -> anyhow::Result<()> {
         let cmd = Cmd::new("rsync").args(["--recursive", "--links", "--times", "--chmod=D0755,F0644"]).args(options);
         cmd.args([&from, &to]).run().with_context(|| format!("sending {what} to {target}"))
     };
-    for (step, what) in STEPS.iter().zip(["objects", "commits", "signatures", "refs and summary"]) {
+    for (what, step) in STEPS {
         rsync(step, what)?;
     }
     if delete {
+        // First what leads to the rest.
+        rsync(&["--delete", "--include=/refs/", "--include=/refs/heads/***", "--exclude=*"], "the refs that are left")?;
         let mirrored = [
             "--delete",
             "--include=/objects/***",

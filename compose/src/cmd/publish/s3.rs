@@ -5,11 +5,12 @@
 //! 1  objects but commits, deltas, updates       nobody asks for them yet
 //! 2  commits                                     whole: everything they need is there
 //! 3  signatures, config
-//! 4  delta-indexes, refs, summary, summary.sig   what readers begin with
-//! 5  where pruning is wanted: delete what the local copy no longer has
+//! 4  delta-indexes, summary.sig                  the signature is good for the old summary as well as for the new one
+//! 5  refs, summary                               what readers begin with
+//! 6  where pruning is wanted: delete what the local copy no longer has, refs first
 //! ```
-//! What never changes is put once: `state/s3-….sent` lists it, a line is added after each answer, so an interrupted run
-//! goes on where it ended. Requests are signed with AWS Signature Version 4; the keys come from the environment
+//! `state/s3-….sent` lists what was put: a line is added after each answer. What never changes is put once, so an
+//! interrupted run goes on where it ended. Requests are signed with AWS Signature Version 4; the keys come from the environment
 //! (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`), the region from `AWS_REGION`.
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
@@ -27,12 +29,15 @@ use sha2::{Digest as _, Sha256};
 const THREADS: usize = 8;
 /// How often a request is tried.
 const TRIES: u32 = 5;
+/// How long a store may say and take nothing.
+const SILENCE: Duration = Duration::from_secs(120);
 /// The digest of nothing.
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// A bucket, and who writes to it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
+    agent: ureq::Agent,
     /// `https://host[:port]`; the bucket is the first part of the path.
     endpoint: String,
     bucket: String,
@@ -62,6 +67,7 @@ impl Store {
         let region = region.unwrap_or_else(|| "us-east-1".to_owned());
         let endpoint = endpoint.map(str::to_owned).or_else(|| variable("AWS_ENDPOINT_URL"));
         Ok(Store {
+            agent: agent(),
             endpoint: endpoint
                 .unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"))
                 .trim_end_matches('/')
@@ -79,20 +85,24 @@ impl Store {
     pub fn send(&self, dir: &Path, delete: bool) -> anyhow::Result<()> {
         let journal = dir.join("state").join(format!("s3-{}.sent", &self.name()[..16]));
         let sent = Mutex::new(Sent::load(&journal)?);
-        for step in [Class::Content, Class::Commit, Class::Signature, Class::Entrance] {
+        for step in CLASSES {
             let files = files(dir, step)?;
             let todo: Vec<&String> =
                 files.iter().filter(|f| !step.constant() || !lock(&sent).names.contains(*f)).collect();
             each(&todo, |name| {
                 self.put(dir, name, step)?;
-                if step.constant() { lock(&sent).add(name) } else { Ok(()) }
+                lock(&sent).add(name)
             })?;
         }
         if !delete {
             return Ok(());
         }
         let gone: Vec<String> = lock(&sent).names.iter().filter(|name| !dir.join(name).exists()).cloned().collect();
-        each(&gone.iter().collect::<Vec<_>>(), |name| self.request("DELETE", name, EMPTY, None).map(drop))?;
+        // What leads somewhere goes before what it leads to.
+        for step in CLASSES.into_iter().rev() {
+            let gone: Vec<&String> = gone.iter().filter(|name| Class::of(name) == Some(step)).collect();
+            each(&gone, |name| self.request("DELETE", name, EMPTY, None).map(drop))?;
+        }
         let mut sent = lock(&sent);
         gone.iter().for_each(|name| _ = sent.names.remove(name));
         sent.save(&journal)
@@ -115,7 +125,7 @@ impl Store {
 
     /// One request, tried again where that may help.
     fn request(&self, method: &str, name: &str, digest: &str, body: Option<(&Path, &str)>) -> anyhow::Result<()> {
-        let mut wait = std::time::Duration::from_millis(200);
+        let mut wait = Duration::from_millis(200);
         for attempt in 1.. {
             match self.once(method, name, digest, body) {
                 Ok(()) => return Ok(()),
@@ -147,22 +157,20 @@ impl Store {
         headers.extend(self.token.iter().map(|token| ("x-amz-security-token".to_owned(), token.clone())));
         let authorization = self.authorization(method, &path, &headers, digest);
         let url = format!("{}{path}", self.endpoint);
-        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let fatal = |error: anyhow::Error| (error, false);
         let signed = headers.iter().filter(|(name, _)| name != "host");
         let answer = match body {
             Some((file, cache)) => {
                 let mut request =
-                    agent.put(&url).header("authorization", &authorization).header("cache-control", cache);
+                    self.agent.put(&url).header("authorization", &authorization).header("cache-control", cache);
                 for (name, value) in signed {
                     request = request.header(name, value);
                 }
-                let bytes =
-                    std::fs::read(file).with_context(|| format!("reading {}", file.display())).map_err(fatal)?;
-                request.content_type("application/octet-stream").send(&bytes[..])
+                let body = File::open(file).with_context(|| format!("opening {}", file.display())).map_err(fatal)?;
+                request.content_type("application/octet-stream").send(body)
             }
             None => {
-                let mut request = agent.delete(&url).header("authorization", &authorization);
+                let mut request = self.agent.delete(&url).header("authorization", &authorization);
                 for (name, value) in signed {
                     request = request.header(name, value);
                 }
@@ -198,6 +206,18 @@ impl Store {
         let signature = hex::encode(hmac(&key, text.as_bytes()));
         format!("AWS4-HMAC-SHA256 Credential={}/{scope},SignedHeaders={names},Signature={signature}", self.access)
     }
+}
+
+/// Connections that are used again, and given up where nobody answers.
+fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_idle_connections(THREADS)
+        .max_idle_connections_per_host(THREADS)
+        .timeout_connect(Some(Duration::from_secs(30)))
+        .timeout_per_write(Some(SILENCE))
+        .timeout_recv_response(Some(SILENCE));
+    config.build().into()
 }
 
 /// HMAC-SHA256 (RFC 2104).
@@ -237,8 +257,13 @@ enum Class {
     Content,
     Commit,
     Signature,
+    /// The signature of the summary, and indexes.
+    Index,
     Entrance,
 }
+
+/// In the order in which they are put.
+const CLASSES: [Class; 5] = [Class::Content, Class::Commit, Class::Signature, Class::Index, Class::Entrance];
 
 impl Class {
     /// Whether such a file never changes.
@@ -252,14 +277,15 @@ impl Class {
             ("objects", "filez" | "dirtree" | "dirmeta") | ("deltas" | "updates", _) => Class::Content,
             ("objects", "commit") => Class::Commit,
             ("objects", "commitmeta") | ("config", _) => Class::Signature,
-            ("delta-indexes" | "summary" | "summary.sig", _) => Class::Entrance,
+            ("delta-indexes" | "summary.sig", _) => Class::Index,
+            ("summary", _) => Class::Entrance,
             ("refs", _) if path.starts_with("refs/heads/") => Class::Entrance,
             _ => return None,
         })
     }
 }
 
-/// The files of one class, below `dir`; the summary after refs and indexes, its signature last.
+/// The files of one class, below `dir`, sorted: the summary after the refs.
 fn files(dir: &Path, class: Class) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     let mut todo = vec![String::new()];
@@ -328,6 +354,9 @@ impl Sent {
     }
 
     fn add(&mut self, name: &str) -> anyhow::Result<()> {
+        if self.names.contains(name) {
+            return Ok(());
+        }
         writeln!(self.file, "{name}").context("noting what was sent")?;
         self.names.insert(name.to_owned());
         Ok(())
@@ -349,6 +378,7 @@ mod tests {
 
     fn store(endpoint: &str) -> Store {
         Store {
+            agent: agent(),
             endpoint: endpoint.to_owned(),
             bucket: "examplebucket".to_owned(),
             prefix: String::new(),
@@ -376,9 +406,39 @@ mod tests {
         assert_eq!(encode("a b/c+d"), "a%20b/c%2Bd");
     }
 
-    type Bucket = Arc<Mutex<(BTreeMap<String, Vec<u8>>, Vec<String>, usize)>>;
+    /// A store that is gone in the middle: what was put by then is not put again, and no ref was put before its content.
+    #[test]
+    fn an_interrupted_copy_goes_on_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, name).unwrap();
+        };
+        (0..40).for_each(|n| file(&format!("objects/ab/{n:02}.filez")));
+        ["objects/ab/e.commit", "refs/heads/os/x", "summary"].iter().for_each(|name| file(name));
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        let bucket = Bucket::default();
+        let endpoint = serve(bucket.clone());
+        bucket.lock().unwrap().3 = Some(20);
+        let error = store(&endpoint).send(dir.path(), false).unwrap_err();
+        assert!(format!("{error:#}").contains("403"), "{error:#}");
+        let first = {
+            let mut state = bucket.lock().unwrap();
+            state.3 = None;
+            std::mem::take(&mut state.1)
+        };
+        assert!(first.len() == 20 && first.iter().all(|path| path.ends_with(".filez")), "{first:?}");
+        store(&endpoint).send(dir.path(), false).unwrap();
+        let state = bucket.lock().unwrap();
+        assert!(state.1.iter().all(|path| !first.contains(path)), "sent twice: {:?}", state.1);
+        assert_eq!((state.0.len(), state.1.last().unwrap().as_str()), (43, "/examplebucket/summary"));
+    }
 
-    /// A store that checks signatures, keeps what is put, and fails where it is told to.
+    type Bucket = Arc<Mutex<(BTreeMap<String, Vec<u8>>, Vec<String>, usize, Option<usize>)>>;
+
+    /// A store that checks signatures, keeps what is put, and fails where it is told to: once, or from some request on for
+    /// good.
     fn serve(bucket: Bucket) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -412,12 +472,16 @@ mod tests {
                         "403 Forbidden"
                     } else if bucket.2 == 1 {
                         "503 Slow Down"
+                    } else if bucket.3 == Some(0) {
+                        "403 Forbidden"
                     } else if method == "PUT" {
+                        bucket.3 = bucket.3.map(|left| left - 1);
                         bucket.0.insert(path.clone(), body);
                         bucket.1.push(path);
                         "200 OK"
                     } else {
                         bucket.0.remove(&path);
+                        bucket.1.push(format!("-{path}"));
                         "204 No Content"
                     };
                     drop(bucket);
@@ -453,15 +517,21 @@ mod tests {
         assert_eq!(order.len(), 8, "{order:?}");
         assert!(at("objects/ab/c.filez") < at("objects/ab/e.commit"));
         assert!(at("objects/ab/e.commit") < at("objects/ab/e.commitmeta"));
-        assert!(at("objects/ab/e.commitmeta") < at("refs/heads/os/x") && at("refs/heads/os/x") < at("summary"));
-        assert_eq!(order.last().unwrap(), "/examplebucket/summary.sig");
+        assert!(at("objects/ab/e.commitmeta") < at("summary.sig") && at("summary.sig") < at("refs/heads/os/x"));
+        assert_eq!(order.last().unwrap(), "/examplebucket/summary");
 
-        std::fs::remove_file(dir.path().join("objects/ab/c.filez")).unwrap();
+        // A ref that was deleted, its commit and what only that needs: first the ref goes, then the commit, then the rest.
+        let gone = ["refs/heads/os/x", "objects/ab/e.commitmeta", "objects/ab/e.commit", "objects/ab/c.filez"];
+        gone.iter().for_each(|name| std::fs::remove_file(dir.path().join(name)).unwrap());
         store.send(dir.path(), true).unwrap();
-        let state = bucket.lock().unwrap();
-        assert!(state.1.iter().all(|path| !constant.iter().any(|name| path.ends_with(name))), "{:?}", state.1);
-        assert!(!state.0.contains_key("/examplebucket/objects/ab/c.filez") && state.0.len() == 7);
-        drop(state);
+        let state = std::mem::take(&mut *bucket.lock().unwrap());
+        let put = |path: &&String| path.starts_with('/') && constant.iter().any(|name| path.ends_with(name));
+        assert_eq!(state.1.iter().find(put), None, "put once");
+        let deleted: Vec<_> = state.1.iter().filter_map(|path| path.strip_prefix("-/examplebucket/")).collect();
+        assert_eq!(deleted, gone);
+        assert_eq!(state.0.len(), 4, "{:?}", state.0.keys());
+        store.send(dir.path(), true).unwrap();
+        assert!(bucket.lock().unwrap().1.iter().all(|path| !path.starts_with('-')), "deleted once");
 
         let stranger = Store { secret: "wrong".to_owned(), ..store };
         file("objects/ab/f.filez", "new");
