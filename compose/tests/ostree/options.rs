@@ -47,7 +47,7 @@ const OPTIONS: &str = "
     show x: --print-related --print-variant-type= --list-metadata-keys --print-metadata-key= --print-hex
         --list-detached-metadata-keys --print-detached-metadata-key= --print-sizes --raw -B --no-byteswap
         --gpg-homedir= --gpg-verify-remote=
-    sign x y: [-d] [--delete] --verify -s= --sign-type= --keys-file= --keys-dir=
+    sign x y: -d --delete --verify -s= --sign-type= --keys-file= --keys-dir=
     summary: -u --update -v --view --raw --list-metadata-keys --print-metadata-key= --gpg-sign= --gpg-homedir= --sign=
         --sign-type= -m=a=1 --add-metadata=a=1
     static-delta list:

@@ -23,8 +23,8 @@ use super::{DeltaError, DeltaName};
 use crate::import::{lock, threads};
 use crate::object::{Commit, DirMeta, DirTree};
 use crate::repo::{Content, Objects, Staging, Verity};
-use crate::sign::Keyring;
-use crate::value::Malformed;
+use crate::sign::Verifies;
+use crate::value::{Dict, Malformed};
 use crate::{Checksum, Error, ObjectType, Repo};
 
 /// A superblock in a file is not larger; its parts may lie in it.
@@ -38,7 +38,7 @@ const MAX_PAYLOAD: u64 = 16 << 30;
 #[derive(Clone, Copy, Default)]
 pub struct ApplyOptions<'a> {
     /// Accept only a superblock that one of these keys signed.
-    pub keyring: Option<&'a Keyring>,
+    pub keyring: Option<&'a dyn Verifies>,
     /// fs-verity on file objects.
     pub verity: Verity,
     /// Threads; 0 uses every core.
@@ -145,9 +145,9 @@ fn check_complete(repo: &Repo, commit: &Commit) -> Result<(), DeltaError> {
 
 impl Superblock {
     /// Checks that a key that counts signed it.
-    pub fn verify(&self, keyring: &Keyring) -> Result<crate::sign::PublicKey, DeltaError> {
-        let signatures = self.signatures.clone().unwrap_or_default();
-        let verified = keyring.verify(self.signed_bytes(), &signatures);
+    pub fn verify(&self, keyring: &dyn Verifies) -> Result<(), DeltaError> {
+        let none = Dict::new();
+        let verified = keyring.check(self.signed_bytes(), self.signatures.as_ref().unwrap_or(&none));
         verified.map_err(|source| DeltaError::Untrusted { name: Box::new(self.name), source })
     }
 }

@@ -426,7 +426,7 @@ proptest! {
         let _ = Superblock::decode(bytes.clone());
         bytes.truncate(cut.index(bytes.len()));
         let _ = Superblock::decode(bytes.clone());
-        let _ = Superblock::decode(wrap_signed(&bytes, &[]));
+        let _ = Superblock::decode(wrap_signed(&bytes, &[]).unwrap());
     }
 
     #[test]

@@ -14,10 +14,11 @@
 use std::ops::Range;
 
 use super::DeltaName;
+use crate::Checksum;
 use crate::gv::{self, Malformed, Type, Writer, bad};
 use crate::object::{Commit, ObjectType};
+use crate::sign::Signs;
 use crate::value::{self, Dict, Value};
-use crate::{Checksum, sign};
 
 /// "OSTSGNDT"
 const SIGNED: u64 = 0x4F53_5453_474E_4454;
@@ -379,13 +380,13 @@ impl Fields<'_> {
     }
 }
 
-/// Wraps a superblock with signatures over it.
-pub fn wrap_signed(superblock: &[u8], keys: &[sign::SecretKey]) -> Vec<u8> {
+/// Wraps a superblock with signatures over it. The error is a sentence.
+pub fn wrap_signed(superblock: &[u8], keys: &[&dyn Signs]) -> Result<Vec<u8>, String> {
     let mut signatures = Dict::new();
     for key in keys {
-        sign::add_signature(&mut signatures, superblock, key);
+        key.sign_into(&mut signatures, superblock)?;
     }
     let mut writer = Writer::new();
     writer.plain(8, &SIGNED.to_be_bytes()).framed(1, superblock).plain(8, &value::encode_dict(&signatures));
-    writer.tuple()
+    Ok(writer.tuple())
 }

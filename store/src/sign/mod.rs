@@ -13,9 +13,14 @@
 #[cfg(feature = "full")]
 pub mod gpg;
 #[cfg(feature = "full")]
+mod kinds;
+#[cfg(feature = "full")]
 pub mod spki;
 #[cfg(feature = "full")]
 pub mod trust;
+
+#[cfg(feature = "full")]
+pub use kinds::{Signs, Verifies};
 
 use std::collections::BTreeSet;
 use std::fmt;

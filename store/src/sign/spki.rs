@@ -203,16 +203,19 @@ impl Keyring {
 
     /// Adds the keys installed below `root`; `trusted` leaves the trusted ones out where a remote names its own.
     pub fn load(&mut self, root: &Path, trusted: bool) -> Result<(), KeyError> {
-        for base in super::KEY_DIRS {
-            for (name, revoked) in [("trusted.spki", false), ("revoked.spki", true)] {
-                if !revoked && !trusted {
-                    continue;
-                }
-                let found = super::key_files(&root.join(base), name);
-                for path in found.map_err(|(path, error)| KeyError::Read(path, error))? {
-                    for key in read_file(&path)? {
-                        if revoked { self.revoke(key) } else { self.trust(key) }
-                    }
+        super::KEY_DIRS.iter().try_for_each(|base| self.add_dir(&root.join(base), trusted))
+    }
+
+    /// Adds the keys of one directory; `trusted` as for [`load`](Keyring::load).
+    pub fn add_dir(&mut self, dir: &Path, trusted: bool) -> Result<(), KeyError> {
+        for (name, revoked) in [("trusted.spki", false), ("revoked.spki", true)] {
+            if !revoked && !trusted {
+                continue;
+            }
+            let found = super::key_files(dir, name);
+            for path in found.map_err(|(path, error)| KeyError::Read(path, error))? {
+                for key in read_file(&path)? {
+                    if revoked { self.revoke(key) } else { self.trust(key) }
                 }
             }
         }

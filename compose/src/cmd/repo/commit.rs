@@ -9,11 +9,11 @@ use std::sync::Mutex;
 use anyhow::{Context as _, bail};
 use store::commit::{Builder, COMPOSEFS_DIGEST};
 use store::object::{DirMeta, S_IFDIR, S_IFMT, S_IFREG};
-use store::sign::{SecretKey, sign_commit};
 use store::{Checksum, Commit, Dict, Entry, Mode, Repo, Value, import, merge};
 use sys::Exit;
 
 use super::rename::Rename;
+use super::signer::Kind;
 use super::{At, left_out, parse};
 
 #[derive(Debug, clap::Args)]
@@ -503,15 +503,9 @@ fn finish(repo: &Repo, args: &Args, commit: &Checksum) -> anyhow::Result<()> {
         }
         repo.write_detached(commit, &detached)?;
     }
-    if args.sign_type != "ed25519" && !(args.sign.is_empty() && args.sign_from_file.is_empty()) {
-        bail!("--sign-type={} is left out (docs/ostree.md)", args.sign_type);
-    }
-    for key in &args.sign {
-        sign_commit(repo, commit, &key.parse::<SecretKey>().context("the key of --sign")?)?;
-    }
-    for file in &args.sign_from_file {
-        let key = SecretKey::load(file).with_context(|| format!("the key {}", file.display()))?;
-        sign_commit(repo, commit, &key)?;
+    if !(args.sign.is_empty() && args.sign_from_file.is_empty()) {
+        let files = args.sign_from_file.iter().map(PathBuf::as_path);
+        super::sign::add(repo, commit, &args.sign_type.parse::<Kind>()?.secrets(&args.sign, files)?)?;
     }
     if !args.gpg_sign.is_empty() {
         super::gpg_sign::sign(repo, commit, &args.gpg_sign, args.gpg_homedir.as_deref())?;

@@ -9,6 +9,7 @@ mod describe;
 mod gpg;
 mod parse;
 mod rename;
+mod signer;
 mod size;
 mod wkd;
 

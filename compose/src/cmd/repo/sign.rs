@@ -1,13 +1,14 @@
 //! `repo sign`: signatures of a commit that are not GPG's.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
-use store::sign::{Keyring, PublicKey, SecretKey, sign_commit, spki};
-use store::{Checksum, Dict, Repo};
+use anyhow::{anyhow, bail};
+use store::sign::Signs as _;
+use store::{Checksum, Dict, Repo, Value};
 use sys::Exit;
 
-use super::{At, left_out};
+use super::At;
+use super::signer::{Kind, Public, Secret};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -16,13 +17,13 @@ pub struct Args {
     /// Secret keys to sign with, public keys to check with (base64). Every user of a machine can see them.
     #[arg(value_name = "KEY-ID")]
     keys: Vec<String>,
-    /// Left out.
-    #[arg(short, long, hide = true)]
+    /// Take away the signatures by these public keys.
+    #[arg(short, long)]
     delete: bool,
     /// Check: one valid signature by one of the keys is enough.
     #[arg(long)]
     verify: bool,
-    /// ed25519 or spki.
+    /// ed25519 or spki (or dummy, for tests).
     #[arg(short, long, default_value = "ed25519")]
     sign_type: String,
     /// Read keys from this file.
@@ -34,48 +35,21 @@ pub struct Args {
 }
 
 pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
-    left_out(&[("sign --delete", args.delete)])?;
     let repo = &at.open()?;
     if !args.verify && args.keys.is_empty() && args.keys_file.is_none() {
         bail!("no key to sign with");
     }
-    let commit = repo.resolve(&args.commit)?;
-    match (args.sign_type.as_str(), args.verify) {
-        ("ed25519", true) => verify_ed25519(repo, args, &commit),
-        ("ed25519", false) => sign_ed25519(repo, args, &commit),
-        ("spki", true) => verify_spki(repo, args, &commit),
-        ("spki", false) => sign_spki(repo, args, &commit),
-        (other, _) => bail!("signatures of the type {other} are left out (docs/ostree.md)"),
+    let commit = &repo.resolve(&args.commit)?;
+    let kind: Kind = args.sign_type.parse()?;
+    let public = || Public::read(kind, &args.keys, args.keys_file.as_deref(), args.keys_dir.as_deref());
+    if args.verify {
+        let (bytes, signatures) = signed(repo, commit)?;
+        println!("{}", public()?.find(&bytes, &signatures)?);
+    } else if args.delete {
+        delete(repo, commit, kind, &public()?)?;
+    } else {
+        add(repo, commit, &kind.secrets(&args.keys, args.keys_file.as_deref())?)?;
     }
-}
-
-fn sign_ed25519(repo: &Repo, args: &Args, commit: &Checksum) -> anyhow::Result<Exit> {
-    for key in &args.keys {
-        sign_commit(repo, commit, &key.parse::<SecretKey>().context("the secret key")?)?;
-    }
-    if let Some(file) = &args.keys_file {
-        let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            sign_commit(repo, commit, &line.trim().parse::<SecretKey>().with_context(|| format!("{}", file.display()))?)?;
-        }
-    }
-    Ok(Exit::Done)
-}
-
-fn sign_spki(repo: &Repo, args: &Args, commit: &Checksum) -> anyhow::Result<Exit> {
-    let mut keys = Vec::new();
-    for key in &args.keys {
-        keys.push(spki::SecretKey::parse(key).context("the secret key")?);
-    }
-    if let Some(file) = &args.keys_file {
-        keys.push(spki::SecretKey::load(file).with_context(|| format!("the key {}", file.display()))?);
-    }
-    let bytes = repo.load_commit(commit)?.bytes;
-    let mut detached = repo.load_detached(commit)?.unwrap_or_default();
-    for key in &keys {
-        spki::add_signature(&mut detached, &bytes, key)?;
-    }
-    repo.write_detached(commit, &detached)?;
     Ok(Exit::Done)
 }
 
@@ -83,60 +57,31 @@ fn signed(repo: &Repo, commit: &Checksum) -> anyhow::Result<(Vec<u8>, Dict)> {
     Ok((repo.load_commit(commit)?.bytes, repo.load_detached(commit)?.unwrap_or_default()))
 }
 
-fn verify_ed25519(repo: &Repo, args: &Args, commit: &Checksum) -> anyhow::Result<Exit> {
-    let mut keyring = Keyring::default();
-    for key in &args.keys {
-        keyring.trust(key.parse::<PublicKey>().context("the public key")?);
+/// Signs a commit with every key, or with none if one of them cannot.
+pub fn add(repo: &Repo, commit: &Checksum, keys: &[Secret]) -> anyhow::Result<()> {
+    let (bytes, mut signatures) = signed(repo, commit)?;
+    for key in keys {
+        key.sign_into(&mut signatures, &bytes).map_err(|why| anyhow!("signing commit {commit}: {why}"))?;
     }
-    if let Some(file) = &args.keys_file {
-        keyring.add_file(file)?;
+    if !keys.is_empty() {
+        repo.write_detached(commit, &signatures)?;
     }
-    if args.keys.is_empty() && args.keys_file.is_none() {
-        keyring = installed(args)?;
-    }
-    let (bytes, detached) = signed(repo, commit)?;
-    let key = keyring.verify(&bytes, &detached)?;
-    println!("ed25519: Signature verified successfully with key '{}'", hex::encode(key.as_bytes()));
-    Ok(Exit::Done)
+    Ok(())
 }
 
-/// The keys of this machine, or those in the directory that was named.
-fn installed(args: &Args) -> anyhow::Result<Keyring> {
-    let Some(dir) = &args.keys_dir else { return Ok(Keyring::load(Path::new("/"))?) };
-    let mut keyring = Keyring::default();
-    let files = |name: &str| -> anyhow::Result<Vec<PathBuf>> {
-        let mut files: Vec<PathBuf> = Some(dir.join(name)).filter(|file| file.is_file()).into_iter().collect();
-        if let Ok(entries) = std::fs::read_dir(dir.join(format!("{name}.d"))) {
-            for entry in entries {
-                files.push(entry?.path());
-            }
-        }
-        files.sort();
-        Ok(files)
+/// Takes away the signatures by these keys.
+fn delete(repo: &Repo, commit: &Checksum, kind: Kind, keys: &Public) -> anyhow::Result<()> {
+    let (bytes, mut metadata) = signed(repo, commit)?;
+    let name = kind.metadata_key();
+    let all = metadata.get(name).and_then(|found| found.as_bytes_array()).unwrap_or_default().to_vec();
+    let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|signature| keys.made(&bytes, signature));
+    if gone.is_empty() {
+        bail!("commit {commit} has no signature by one of these keys");
+    }
+    match kept.is_empty() {
+        true => metadata.remove(name),
+        false => metadata.insert(name.to_owned(), Value::BytesArray(kept)),
     };
-    for file in files("trusted.ed25519")? {
-        keyring.add_file(&file)?;
-    }
-    for file in files("revoked.ed25519")? {
-        let mut revoked = Keyring::default();
-        revoked.add_file(&file)?;
-        revoked.keys().for_each(|key| keyring.revoke(*key));
-    }
-    Ok(keyring)
+    Ok(repo.write_detached(commit, &metadata)?)
 }
 
-fn verify_spki(repo: &Repo, args: &Args, commit: &Checksum) -> anyhow::Result<Exit> {
-    left_out(&[("sign --keys-dir with --sign-type=spki", args.keys_dir.is_some())])?;
-    let mut keyring = spki::Keyring::default();
-    for key in &args.keys {
-        keyring.trust(key.parse::<spki::PublicKey>().context("the public key")?);
-    }
-    if let Some(file) = &args.keys_file {
-        keyring.add_file(file)?;
-    }
-    keyring.load(Path::new("/"), args.keys.is_empty() && args.keys_file.is_none())?;
-    let (bytes, detached) = signed(repo, commit)?;
-    let key = keyring.verify(&bytes, &detached).context("no valid signature by a trusted key")?;
-    println!("spki: Signature verified successfully with key '{key}'");
-    Ok(Exit::Done)
-}

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use store::delta::{self, ApplyOptions, ByteOrder, DeltaName, Superblock};
-use store::sign::{Keyring, PublicKey, SecretKey};
+use store::sign::{Signs, Verifies};
 use store::{Checksum, Repo};
 use sys::Exit;
 
 use super::At;
+use super::signer::{Kind, Public};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -102,8 +103,8 @@ struct Generate {
     /// Sign the delta with this secret key.
     #[arg(long, value_name = "KEY")]
     sign: Vec<String>,
-    /// Kind of the keys.
-    #[arg(long, value_name = "NAME", default_value = "ed25519", value_parser = ["ed25519"])]
+    /// Kind of the keys: ed25519 or spki (or dummy, for tests).
+    #[arg(long, value_name = "NAME", default_value = "ed25519")]
     sign_type: String,
     /// Sign with the secret keys in this file, one a line.
     #[arg(long, value_name = "FILE")]
@@ -124,9 +125,9 @@ fn byte_order(text: &str) -> Result<ByteOrder, String> {
 #[derive(Debug, clap::Args)]
 struct Keys {
     /// Public keys to accept.
-    keys: Vec<PublicKey>,
-    /// Kind of the keys.
-    #[arg(long, value_name = "NAME", default_value = "ed25519", value_parser = ["ed25519"])]
+    keys: Vec<String>,
+    /// Kind of the keys: ed25519 or spki (or dummy, for tests).
+    #[arg(long, value_name = "NAME", default_value = "ed25519")]
     sign_type: String,
     /// Accept the public keys in this file, one a line.
     #[arg(long, value_name = "FILE")]
@@ -142,17 +143,8 @@ impl Keys {
         !self.keys.is_empty() || self.keys_file.is_some() || self.keys_dir.is_some()
     }
 
-    fn keyring(&self) -> anyhow::Result<Keyring> {
-        let mut keyring = Keyring::of(self.keys.iter().copied());
-        if let Some(file) = &self.keys_file {
-            keyring.add_file(file)?;
-        }
-        match &self.keys_dir {
-            Some(dir) => keyring.add_dir(dir)?,
-            None if !self.named() => keyring = Keyring::load(Path::new("/"))?,
-            None => {}
-        }
-        Ok(keyring)
+    fn read(&self) -> anyhow::Result<Public> {
+        Public::read(self.sign_type.parse()?, &self.keys, self.keys_file.as_deref(), self.keys_dir.as_deref())
     }
 }
 
@@ -335,13 +327,8 @@ fn generate(repo: &Repo, args: &Generate) -> anyhow::Result<()> {
         println!("Delta {name} already exists.");
         return Ok(());
     }
-    let mut keys = args.sign.iter().map(|key| key.parse::<SecretKey>()).collect::<Result<Vec<_>, _>>()?;
-    if let Some(path) = &args.keys_file {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            keys.push(line.parse().with_context(|| format!("reading {}", path.display()))?);
-        }
-    }
+    let keys = args.sign_type.parse::<Kind>()?.secrets(&args.sign, args.keys_file.as_deref())?;
+    let keys: Vec<&dyn Signs> = keys.iter().map(|key| key as &dyn Signs).collect();
     let order = args.set_endianness.unwrap_or(ByteOrder::Little);
     let order = match (order, args.swap_endianness) {
         (ByteOrder::Little, true) => ByteOrder::Big,
@@ -377,21 +364,21 @@ fn generate(repo: &Repo, args: &Generate) -> anyhow::Result<()> {
 
 fn apply(repo: &Repo, args: &Apply) -> anyhow::Result<()> {
     let required = repo.config_value("core", "sign-verify-deltas")?.as_deref() == Some("true");
-    let keyring = args.keys.keyring()?;
+    let keyring = args.keys.read()?;
     let signed = delta::read_superblock(&args.path)?.signatures.is_some();
     // Keys that somebody names are meant; those of the system count for deltas that are signed.
     let check = required || args.keys.named() || (signed && !keyring.is_empty());
     if required && keyring.is_empty() {
         bail!("Key is mandatory to check delta signature");
     }
-    let options = ApplyOptions { keyring: check.then_some(&keyring), ..Default::default() };
+    let options = ApplyOptions { keyring: check.then_some(&keyring as &dyn Verifies), ..Default::default() };
     delta::apply_offline(repo, &args.path, &options)?;
     Ok(())
 }
 
 fn verify(repo: &Repo, args: &Verify) -> anyhow::Result<Exit> {
     let (superblock, _) = find(repo, &args.delta)?;
-    match superblock.verify(&args.keys.keyring()?) {
+    match superblock.verify(&args.keys.read()?) {
         Ok(_) => {
             println!("Verification OK");
             Ok(Exit::Done)

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use store::sign::{self, SecretKey, gpg};
+use store::sign::{Signs as _, gpg};
 use store::text::{self, Order};
 use store::summary::{self, Summary};
 use store::{Dict, Error, Repo, Value};
 use sys::Exit;
 
 use super::describe::date;
+use super::signer::Kind;
 use super::{At, parse, size};
 
 #[derive(Debug, clap::Args)]
@@ -66,9 +67,11 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
 }
 
 fn update(repo: &Repo, args: &Args) -> anyhow::Result<Exit> {
-    if args.sign_type.as_deref().is_some_and(|kind| kind != "ed25519") && !args.sign.is_empty() {
-        bail!("summary --sign with another type than ed25519 is left out (docs/ostree.md)");
-    }
+    let kind = args.sign_type.as_deref().unwrap_or("ed25519");
+    let keys = match args.sign.as_slice() {
+        [] => Vec::new(),
+        keys => kind.parse::<Kind>()?.secrets(keys, None)?,
+    };
     let mut added = Dict::new();
     for text in &args.add_metadata {
         parse::value_into(&mut added, text)?;
@@ -80,11 +83,9 @@ fn update(repo: &Repo, args: &Args) -> anyhow::Result<Exit> {
     }
     new.facts.append(&mut added);
     summary::write_bytes(repo, &new.encode())?;
-    for key in &args.sign {
-        let key: SecretKey = key.parse().context("the key of --sign")?;
-        summary::sign(repo, |signatures, bytes| -> Result<(), Error> {
-            sign::add_signature(signatures, bytes, &key);
-            Ok(())
+    for key in &keys {
+        summary::sign(repo, |signatures, bytes| {
+            key.sign_into(signatures, bytes).map_err(|why| Error::invalid(format!("signing the summary: {why}")))
         })?;
     }
     for key in &args.gpg_sign {

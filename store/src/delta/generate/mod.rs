@@ -35,7 +35,7 @@ use super::{ByteOrder, DeltaError, DeltaName, Fallback};
 use crate::import::{lock, threads};
 use crate::object::FileMeta;
 use crate::repo::Objects;
-use crate::sign::SecretKey;
+use crate::sign::Signs;
 use crate::value::Dict;
 use crate::{Checksum, Entry, Error, ObjectType, Repo};
 
@@ -57,7 +57,7 @@ pub struct Options<'a> {
     /// Write the superblock here and the parts beside it, and not into the repository.
     pub file: Option<PathBuf>,
     /// Sign the superblock with these keys.
-    pub keys: &'a [SecretKey],
+    pub keys: &'a [&'a dyn Signs],
     /// Preset of .xz.
     pub preset: u32,
     /// Largest window of .xz.
@@ -239,7 +239,8 @@ pub fn generate(
     };
     let mut superblock = fields.encode(options.inline.then_some(&inline[..]));
     if !options.keys.is_empty() {
-        superblock = wrap_signed(&superblock, options.keys);
+        superblock = wrap_signed(&superblock, options.keys)
+            .map_err(|why| Error::invalid(format!("signing the static delta {name}: {why}")))?;
     }
     done.superblock = superblock.len() as u64;
     done.parts = parts.len() as u64;
