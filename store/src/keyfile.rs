@@ -162,7 +162,12 @@ impl KeyFile {
             }
             !inside
         });
-        before != self.lines.len()
+        let removed = before != self.lines.len();
+        // The last group has no empty line behind it.
+        while removed && self.lines.last().is_some_and(|last| last.trim().is_empty()) {
+            self.lines.pop();
+        }
+        removed
     }
 }
 

@@ -15,6 +15,7 @@
 //! update     generate, apply  our own format: one file from commit to commit, through compression
 //! keyfile    KeyFile        the file config
 //! remote     Config         a remote in it: address, keys, what must be signed
+//! cookies    Jar            what requests to a remote carry
 //! pull       local, http    objects from another repository, verified while they stream
 //! fsck, gc, diff            what is damaged, what nobody needs, what changed
 //! merge, local              one tree over another; what a file of this machine would be called as an object
@@ -48,6 +49,8 @@ pub mod checkout;
 #[cfg(feature = "full")]
 pub mod commit;
 pub mod composefs;
+#[cfg(feature = "full")]
+pub mod cookies;
 #[cfg(feature = "full")]
 pub mod delta;
 #[cfg(feature = "full")]
@@ -84,4 +87,6 @@ pub use object::{Commit, DirMeta, DirTree, FileMeta, ObjectType, Xattrs, object_
 pub use value::{Dict, Value};
 
 #[cfg(feature = "full")]
-pub use repo::{Content, Entry, FileObject, Mode, Objects, Repo, RepoLock, Staging, Verity, valid_ref};
+pub use repo::{
+    Content, Entry, FileObject, Mode, Objects, Repo, RepoLock, Staging, Verity, valid_collection, valid_ref,
+};

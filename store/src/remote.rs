@@ -4,6 +4,7 @@
 //! REPO/config
 //!   [remote "origin"]
 //!   url=https://host/repo                   or file:///…, mirrorlist=https://…
+//!   metalink=https://host/file              instead of url: says what the summary is and where
 //!   contenturl=…                            where objects and deltas lie, if elsewhere
 //!   branches=a;b;                           what a pull without names pulls
 //!   gpg-verify, sign-verify                 what commits must be signed with (see `sign::trust`)
@@ -13,13 +14,15 @@
 //!   tls-ca-path, tls-client-cert-path, tls-client-key-path, tls-permissive, proxy
 //!   bearer-token-path                       a file with a token
 //!   unconfigured-state                      why it cannot be used yet
+//!   custom-backend                          who fetches it instead
 //! REPO/REMOTE.trustedkeys.gpg               OpenPGP keys of the remote
+//! REPO/REMOTE.cookies.txt                   see `cookies`
 //! ```
 
 use std::path::{Path, PathBuf};
 
 use crate::keyfile::{KeyFile, parse_bool, parse_list};
-use crate::pull::{Login, Network, Options};
+use crate::pull::{Login, METALINK, Network, Options};
 use crate::sign::trust::{Keys, Trust};
 use crate::sign::{self, gpg, spki};
 use crate::{Error, Repo};
@@ -107,9 +110,16 @@ impl Repo {
 impl Config {
     /// A remote at an address. `metalink=URL` is noted as such.
     pub fn new(name: &str, url: &str) -> Result<Config, Error> {
+        let mut remote = Config::named(name)?;
+        let (key, url) = url.strip_prefix(METALINK).map_or(("url", url), |url| ("metalink", url));
+        remote.set(key, url);
+        Ok(remote)
+    }
+
+    /// A remote of which nothing is known but its name.
+    pub fn named(name: &str) -> Result<Config, Error> {
         check_name(name)?;
-        let (key, url) = url.strip_prefix("metalink=").map_or(("url", url), |url| ("metalink", url));
-        Ok(Config { name: name.to_owned(), values: vec![(key.to_owned(), url.to_owned())] })
+        Ok(Config { name: name.to_owned(), values: Vec::new() })
     }
 
     /// The keys and values, in the order of the file.
@@ -141,10 +151,15 @@ impl Config {
 
     /// The address.
     pub fn url(&self) -> Result<&str, Error> {
-        if self.get("metalink").is_some() {
-            return Err(self.invalid("metalink", "metalinks are not supported; use url=mirrorlist=…"));
-        }
         self.get("url").ok_or_else(|| self.invalid("url", "there is none"))
+    }
+
+    /// Where a pull begins: a metalink counts before an address.
+    pub fn source(&self) -> Result<String, Error> {
+        match self.get("metalink") {
+            Some(url) => Ok(format!("{METALINK}{url}")),
+            None => Ok(self.url()?.to_owned()),
+        }
     }
 
     /// What a pull without names pulls.
@@ -267,13 +282,19 @@ impl Config {
         if let Some(why) = self.get("unconfigured-state") {
             return Err(self.invalid("unconfigured-state", why));
         }
-        let mut options = Options::new(self.url()?, "", None);
+        if let Some(backend) = self.get("custom-backend") {
+            return Err(
+                self.invalid("custom-backend", format!("{backend:?} fetches what it has, and not this program"))
+            );
+        }
+        let mut options = Options::new(&self.source()?, "", None);
         options.refs = refs;
         options.content_url = self.get("contenturl").map(str::to_owned);
         options.remote = Some(self.name.clone());
         options.trust = self.trust(repo, root)?;
         options.summary_trust = self.summary_trust(repo, root)?;
         options.network = self.network()?;
+        options.network.cookies = repo.cookies(&self.name)?;
         Ok(options)
     }
 
@@ -354,8 +375,14 @@ mod tests {
         remote.set("unconfigured-state", "register this machine first");
         let error = remote.pull_options(&repo, dir.path(), Vec::new()).err().unwrap().to_string();
         assert!(error.contains("register this machine first"), "{error}");
-        let mut remote = Config::new("r", "http://x").unwrap();
-        remote.set("metalink", "http://x");
-        assert!(remote.url().unwrap_err().to_string().contains("mirrorlist"));
+        let mut remote = Config::named("r").unwrap();
+        assert!(remote.pull_options(&repo, dir.path(), Vec::new()).is_err());
+        remote.set("url", "http://x");
+        remote.set("custom-backend", "another");
+        let error = remote.pull_options(&repo, dir.path(), Vec::new()).err().unwrap().to_string();
+        assert!(error.contains("another"), "{error}");
+        let metalink = Config::new("r", "metalink=http://x").unwrap();
+        assert_eq!(metalink.source().unwrap(), "metalink=http://x");
+        assert!(metalink.url().is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! ```text
 //! reads, writes   tables of command lines      gpg, delta   signatures, static deltas, both ways
 //! options         every option of every verb   modes        repositories of every mode
-//! signs           signatures that are not OpenPGP's
+//! remotes         over HTTP: pulls, cookies …  signs        signatures that are not OpenPGP's
 //! world           what they all work on
 //! ```
 
@@ -13,6 +13,7 @@ mod gpg;
 mod modes;
 mod options;
 mod reads;
+mod remotes;
 mod signs;
 mod world;
 mod writes;

@@ -37,7 +37,7 @@ const OPTIONS: &str = "
         --bareuseronly-files --dry-run --depth=1 --url= --http-header=a=b --update-frequency=1 --network-retries=1
         [--low-speed-limit-bytes=1] --low-speed-time-seconds=1 --max-outstanding-fetcher-requests=1 -L=
         --localcache-repo= -T --timestamp-check --timestamp-check-from-rev= --disable-verify-bindings
-        [--append-user-agent=]
+        --append-user-agent=
     pull-local x y: --commit-metadata-only --remote= --disable-fsync --per-object-fsync --untrusted
         --bareuseronly-files [--require-static-deltas] --disable-static-deltas --gpg-verify --gpg-verify-summary
         --disable-verify-bindings --depth=1
@@ -61,15 +61,15 @@ const OPTIONS: &str = "
     static-delta indexes:
     static-delta reindex: --to=C1
     remote add x y: --set=a=b --no-gpg-verify --no-sign-verify --sign-verify=ed25519=inline:x --if-not-exists --force
-        --gpg-import= [--custom-backend=] --contenturl= --collection-id= [--sysroot=]
-    remote delete x: --if-exists [--sysroot=]
+        --gpg-import= --custom-backend= --contenturl= --collection-id= --sysroot=
+    remote delete x: --if-exists --sysroot=
     remote show-url x:
     remote list: -u --show-urls
     remote gpg-import x: -k= --keyring= --stdin
     remote gpg-list-keys x:
-    [remote add-cookie] a b c d e:
-    [remote delete-cookie] a b c d:
-    [remote list-cookies] a:
+    remote add-cookie a b c d e:
+    remote delete-cookie a b c d:
+    remote list-cookies a:
     remote refs x: -r --revision [--cache-dir=]
     remote summary x: --list-metadata-keys --print-metadata-key= [--cache-dir=] --raw
     [trivial-httpd] x:

@@ -38,6 +38,26 @@ const WRITES: &str = "
     refs -A --create deep/second other
     refs -A --create second none
     refs --create remote:a/b other
+    refs -c --create=org.x.Q:new os/stable
+    refs -c --create=org.x.Q:new os/stable && refs -c --create=org.x.Q:new other
+    + refs -c --create=org.x.Q:new os/stable && refs -c -r
+    refs -c --create=org.x.Q:new os/stable && refs -c
+    refs -c --create=org.x.Q:new os/stable && refs -c org.x.Q
+    refs -c --create=org.x.Q:new os/stable && refs -c --delete org.x.Q
+    refs -c --create=org.x.Q:new os/stable && refs -c --delete org.x.R
+    config set core.collection-id org.x.P && refs -c --create=org.x.P:new os/stable
+    config set core.collection-id org.x.P && refs -c --delete org.x.P
+    config set core.collection-id org.x.P && refs -c
+    remote add --collection-id=org.x.R rem http://x && refs -c
+    remote add --collection-id=org.x.R rem http://x && refs -c --delete org.x.R
+    refs -c --create=new os/stable
+    refs -c --create=nodots:new os/stable
+    refs -c --create=org.x.Q:../x os/stable
+    refs -c --create=org.x.Q:new none
+    refs -c --create=org.x.Q:new
+    refs -c --delete
+    refs -c --delete nodots
+    refs -c nodots
     reset os/stable C1
     reset none C1
     reset os/stable
@@ -195,6 +215,14 @@ const WRITES: &str = "
     remote add a metalink=http://x && remote show-url a
     remote add a mirrorlist=http://x
     remote add a/b http://x
+    remote add --custom-backend=b a
+    remote add --custom-backend=b a http://x branch --contenturl=http://y --set=k=v
+    remote add --custom-backend=b a && remote show-url a
+    remote add --custom-backend=b a && pull a x
+    remote add --sysroot=root a http://x
+    remote add --sysroot=root a http://x && remote delete --sysroot=root a
+    remote add --sysroot=none a http://x
+    remote add a http://x && remote delete --sysroot=root a
     remote delete a
     remote delete --if-exists a
     pull-local --depth=1 source os/stable

@@ -19,6 +19,7 @@ use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnecto
 
 use super::Transport;
 use super::names::KnownNames;
+use crate::cookies::Jar;
 use crate::import::lock;
 
 /// How a server wants to know who asks.
@@ -69,6 +70,10 @@ pub struct Network {
     pub login: Option<Login>,
     /// More headers for each request.
     pub headers: Vec<(String, String)>,
+    /// Cookies for the requests that they fit.
+    pub cookies: Jar,
+    /// What follows the program's own name where it says who asks.
+    pub agent: Option<String>,
 }
 
 impl Default for Network {
@@ -83,7 +88,16 @@ impl Default for Network {
             proxy: None,
             login: None,
             headers: Vec::new(),
+            cookies: Jar::default(),
+            agent: None,
         }
+    }
+}
+
+impl Network {
+    /// Who asks: the header `User-Agent`.
+    fn user_agent(&self) -> String {
+        self.agent.as_ref().map_or_else(|| AGENT.to_owned(), |more| format!("{AGENT} {more}"))
     }
 }
 
@@ -95,7 +109,9 @@ pub(super) struct Client {
     opened: Opened,
     stall: Duration,
     retries: u32,
+    user_agent: String,
     headers: Vec<(String, String)>,
+    cookies: Jar,
 }
 
 /// Connections that were opened, encrypted and through a proxy where need be, for others to talk over.
@@ -145,11 +161,14 @@ impl Client {
         if let Some((chain, key)) = &network.client_cert {
             tls = tls.client_cert(Some(client_cert(chain, key)?));
         }
+        let user_agent = network.user_agent();
+        ureq::http::HeaderValue::try_from(&user_agent)
+            .map_err(|_| format!("{user_agent:?} cannot be sent as User-Agent"))?;
         let mut config = ureq::Agent::config_builder()
             .tls_config(tls.disable_verification(network.tls_permissive).build())
             .http_status_as_error(false)
             .accept_encoding("identity")
-            .user_agent(AGENT)
+            .user_agent(&user_agent)
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             .max_idle_connections(connections)
             .max_idle_connections_per_host(connections)
@@ -175,7 +194,8 @@ impl Client {
             ureq::http::HeaderValue::try_from(value.as_str()).map_err(|_| bad("value"))?;
         }
         let stall = Duration::from_secs(network.stall_seconds.max(1));
-        Ok(Client { agent, opener, opened, stall, retries: network.retries, headers })
+        let cookies = network.cookies.clone();
+        Ok(Client { agent, opener, opened, stall, retries: network.retries, user_agent, headers, cookies })
     }
 
     /// How long a connection may be silent.
@@ -188,8 +208,12 @@ impl Client {
     pub fn frame(&self, base: &str) -> Option<(String, String)> {
         let uri = Uri::try_from(base).ok().filter(|uri| uri.query().is_none())?;
         let host = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
-        let mut after = format!(" HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n");
+        let mut after = format!(" HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {}\r\nAccept: */*\r\n", self.user_agent);
         after.push_str("Accept-Encoding: identity\r\n");
+        // What is asked for by hand are objects: no cookie is for some of them alone.
+        if let Some(cookies) = self.cookies.header(&format!("{base}/objects/"), sys::clock::now()) {
+            after.push_str(&format!("Cookie: {cookies}\r\n"));
+        }
         for (name, value) in &self.headers {
             after.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -232,6 +256,9 @@ impl Client {
         let mut request = self.agent.get(url);
         for (name, value) in &self.headers {
             request = request.header(name, value);
+        }
+        if let Some(cookies) = self.cookies.header(url, sys::clock::now()) {
+            request = request.header("Cookie", cookies);
         }
         if from > 0 || end.is_some() {
             let last = end.map_or_else(String::new, |end| end.saturating_sub(1).to_string());

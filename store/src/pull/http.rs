@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::client::{Client, Login, Network};
 use super::local::Counting;
+use super::metalink::{self, METALINK};
 use super::pipe::Pipe;
 use super::ways::{Files, Opened};
 use super::{Accept, Lane, PullError, Source, Transport};
@@ -74,11 +75,13 @@ pub(super) struct Http {
     names: Mirrors,
     /// Objects and deltas, where they lie elsewhere.
     content: Option<Mirrors>,
+    /// The summary, where a metalink says what it is.
+    summary: Option<Vec<u8>>,
 }
 
 /// Whether an address can be fetched from here.
 pub(super) fn is_http(url: &str) -> bool {
-    let url = url.strip_prefix(MIRRORLIST).unwrap_or(url);
+    let url = url.strip_prefix(MIRRORLIST).or_else(|| url.strip_prefix(METALINK)).unwrap_or(url);
     url.starts_with("http://") || url.starts_with("https://")
 }
 
@@ -107,7 +110,7 @@ fn unescape(text: &str) -> String {
 }
 
 impl Http {
-    /// Prepares the connections. Only lists of mirrors are fetched, where they were named.
+    /// Prepares the connections. Only lists of mirrors and metalinks are fetched, where they were named.
     pub fn open(url: &str, content: Option<&str>, network: &Network) -> Result<Http, PullError> {
         let refused = |from: &str, why: String| PullError::Fetch {
             what: "anything".into(),
@@ -139,9 +142,13 @@ impl Http {
             }
             Ok(found)
         };
-        let names = Mirrors::new(bases(&url)?);
+        let (names, summary) = match url.strip_prefix(METALINK) {
+            Some(link) => metalink::fetch(&client, link).map(|found| (vec![found.base], Some(found.summary)))?,
+            None => (bases(&url)?, None),
+        };
+        let names = Mirrors::new(names);
         let content = content.map(|(url, _)| bases(&url)).transpose()?.map(Mirrors::new);
-        Ok(Http { client, names, content })
+        Ok(Http { client, names, content, summary })
     }
 
     /// Who serves a path. The configuration, refs and the summary lie with the address itself.
@@ -169,6 +176,9 @@ impl Files for Http {
     }
 
     fn small(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, PullError> {
+        if let (Some(summary), "summary") = (&self.summary, path) {
+            return Ok(Some(summary.clone()));
+        }
         self.whole(path, limit).map_err(|(from, source)| PullError::Fetch { what: path.to_owned(), from, source })
     }
 

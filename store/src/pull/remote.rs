@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use super::client::Network;
 use super::http::Http;
 use super::local::Local;
+use super::metalink::METALINK;
 use super::select::Select;
 use super::sizes::Sizes;
 use super::summary::Fetched;
@@ -24,7 +25,8 @@ const HISTORY: usize = 64;
 /// What to pull from where, and what to accept.
 #[derive(Clone)]
 pub struct Options<'a> {
-    /// The directory that holds `objects/` and `refs/`: `http://…`, `https://…`, `file:///…`, `mirrorlist=http…`.
+    /// The directory that holds `objects/` and `refs/`: `http://…`, `https://…`, `file:///…`, `mirrorlist=http…`; or a
+    /// file that says where it is, `metalink=http…`.
     pub url: String,
     /// Where objects and deltas lie, if elsewhere.
     pub content_url: Option<String>,
@@ -248,7 +250,9 @@ impl<'a> Remote<'a> {
 
     /// The commit a ref points to there, from the summary where that must be signed.
     fn resolve(&self, name: &str, repo: &Repo) -> Result<Checksum, PullError> {
-        if self.options.summary_trust.is_empty() && self.summary.get().is_none() {
+        // A metalink vouches for the summary, and for nothing else.
+        let described = self.options.url.starts_with(METALINK);
+        if self.options.summary_trust.is_empty() && self.summary.get().is_none() && !described {
             return self.read_ref(name);
         }
         let from = || self.source.files().locate("summary");

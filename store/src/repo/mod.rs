@@ -32,7 +32,7 @@ use crate::Error;
 
 pub use read::FileObject;
 pub(crate) use read::{file_xattrs, filez_meta, link_xattrs};
-pub use refs::valid_ref;
+pub use refs::{valid_collection, valid_ref};
 use settings::Settings;
 pub(crate) use stage::FilezError;
 pub(crate) use stage::IN_MEMORY;

@@ -18,7 +18,7 @@ pub fn valid_ref(name: &str) -> bool {
 }
 
 /// Whether `id` may be the name of a collection: parts like those of a host name, turned round.
-fn valid_collection(id: &str) -> bool {
+pub fn valid_collection(id: &str) -> bool {
     let part = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
@@ -261,6 +261,15 @@ impl Repo {
         let io = |e| Error::io(format!("writing ref ({id}, {name})"), e);
         fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(io)?;
         sys::file::replace(&path, format!("{commit}\n").as_bytes(), 0o644).map_err(io)
+    }
+
+    /// Removes a mirrored ref of another collection; a missing one is fine.
+    pub fn delete_mirror_ref(&self, id: &str, name: &str) -> Result<(), Error> {
+        if !valid_collection(id) || !valid_ref(name) {
+            return Err(Error::RefName(format!("({id}, {name})")));
+        }
+        let path = self.path.join("refs/mirrors").join(id).join(name);
+        sys::file::remove(&path).map_err(|e| Error::io(format!("deleting ref ({id}, {name})"), e))
     }
 
     /// Every commit that is here, sorted.

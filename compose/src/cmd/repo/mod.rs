@@ -5,6 +5,7 @@
 //! One file for each verb, with its `Args` and a `run`; the table below is the list of them. Options of ours that the
 //! stock tool lacks (`--json`) are marked so.
 
+mod cookies;
 mod describe;
 mod gpg;
 mod parse;

@@ -93,8 +93,8 @@ pub struct Args {
     /// Take commits that belong to other refs.
     #[arg(long)]
     disable_verify_bindings: bool,
-    /// Left out.
-    #[arg(long, hide = true, value_name = "TEXT")]
+    /// Say this, too, where servers are told who asks.
+    #[arg(long, value_name = "TEXT")]
     append_user_agent: Option<String>,
     // Not in the stock tool.
     #[command(flatten)]
@@ -158,6 +158,7 @@ fn options(repo: &Repo, args: &Args) -> anyhow::Result<(Options<'static>, Vec<Ov
     }
     network.stall_seconds = args.low_speed_time_seconds.unwrap_or(network.stall_seconds);
     network.connections = args.max_outstanding_fetcher_requests.unwrap_or(network.connections).max(1);
+    network.agent.clone_from(&args.append_user_agent);
     for header in &args.http_header {
         let (name, value) = parse::pair(header)?;
         network.headers.push((name.to_owned(), value.to_owned()));
@@ -191,7 +192,6 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         ("pull --http-trusted", args.http_trusted),
         ("pull --cache-dir", args.cache_dir.is_some()),
         ("pull --low-speed-limit-bytes", args.low_speed_limit_bytes.is_some()),
-        ("pull --append-user-agent", args.append_user_agent.is_some()),
     ])?;
     let mut repo = at.open()?;
     if args.disable_fsync {

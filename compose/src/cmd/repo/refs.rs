@@ -5,7 +5,7 @@ use serde_json::json;
 use store::{Error, Repo};
 use sys::Exit;
 
-use super::{At, left_out};
+use super::At;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -38,8 +38,6 @@ pub struct Args {
 }
 
 pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
-    left_out(&[("refs --collections with --create", args.collections && args.create.is_some())])?;
-    left_out(&[("refs --collections with --delete", args.collections && args.delete)])?;
     let repo = &at.open()?;
     if let Some(name) = &args.create {
         let [target] = args.prefixes.as_slice() else {
@@ -53,7 +51,10 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
             bail!("the refs to delete must be named");
         }
         for prefix in &args.prefixes {
-            delete(repo, prefix)?;
+            match args.collections {
+                true => delete_collection(repo, prefix)?,
+                false => delete(repo, prefix)?,
+            }
         }
         return Ok(Exit::Done);
     }
@@ -108,6 +109,7 @@ fn list(repo: &Repo, args: &Args, prefix: Option<&str>) -> anyhow::Result<()> {
 
 /// Refs by collection.
 fn list_collections(repo: &Repo, args: &Args, only: Option<&str>) -> anyhow::Result<()> {
+    only.map_or(Ok(()), collection)?;
     let found = repo.collection_refs()?;
     for ((id, name), commit) in found.iter().filter(|((id, _), _)| only.is_none_or(|only| only == id)) {
         if args.revision {
@@ -129,13 +131,48 @@ fn create(repo: &Repo, args: &Args, name: &str, target: &str) -> anyhow::Result<
     if existing.is_some() && !args.force && !replaces_alias {
         bail!("there is a ref {name}; --force replaces it");
     }
-    if args.alias {
+    if args.collections {
+        let commit = repo.resolve(target)?;
+        let (id, name) = name.split_once(':').with_context(|| format!("{name:?} is not COLLECTION-ID:REF"))?;
+        collection(id)?;
+        match own(repo, id)? {
+            true => repo.set_ref(name, &commit)?,
+            false => repo.set_mirror_ref(id, name, &commit)?,
+        }
+    } else if args.alias {
         if !repo.refs()?.contains_key(target) {
             bail!("an alias is for a ref, and there is no ref {target}");
         }
         repo.set_alias(name, target)?;
     } else {
         repo.set_ref(name, &repo.resolve(target)?)?;
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be the name of a collection.
+fn collection(id: &str) -> anyhow::Result<()> {
+    match store::valid_collection(id) {
+        true => Ok(()),
+        false => bail!("{id:?} cannot be the name of a collection (like org.example.Os)"),
+    }
+}
+
+/// Whether a collection is the one that the repository is.
+fn own(repo: &Repo, id: &str) -> anyhow::Result<bool> {
+    Ok(repo.config()?.get("core", "collection-id").is_some_and(|own| own == id))
+}
+
+/// Deletes the refs of a collection that are the repository's own, or mirrored; those of remotes stay.
+fn delete_collection(repo: &Repo, id: &str) -> anyhow::Result<()> {
+    collection(id)?;
+    if own(repo, id)? {
+        for name in repo.refs()?.into_keys() {
+            repo.delete_ref(&name).with_context(|| format!("deleting {name}"))?;
+        }
+    }
+    for (id, name) in repo.mirror_refs()?.into_keys().filter(|(of, _)| of == id) {
+        repo.delete_mirror_ref(&id, &name)?;
     }
     Ok(())
 }

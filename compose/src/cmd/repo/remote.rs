@@ -8,9 +8,9 @@ use store::pull::{Fetched, Remote};
 use store::remote::Config;
 use store::sign::gpg::Keyring;
 use store::{Repo, summary::Summary};
-use sys::{Exit, Refused};
+use sys::Exit;
 
-use super::{At, gpg, left_out, parse, summary};
+use super::{At, cookies, gpg, left_out, parse, summary};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -32,15 +32,12 @@ enum Verb {
     GpgImport(GpgImport),
     /// Shows the GPG keys of a remote, or those for all of them.
     GpgListKeys(GpgListKeys),
-    /// Left out.
-    #[command(hide = true)]
-    AddCookie(Rest),
-    /// Left out.
-    #[command(hide = true)]
-    DeleteCookie(Rest),
-    /// Left out.
-    #[command(hide = true)]
-    ListCookies(Rest),
+    /// Adds a cookie for the server of a remote.
+    AddCookie(cookies::Add),
+    /// Removes a cookie.
+    DeleteCookie(cookies::Delete),
+    /// Shows the cookies of a remote.
+    ListCookies(cookies::List),
     /// Lists the refs of a remote.
     Refs(Refs),
     /// Shows the summary of a remote.
@@ -50,7 +47,7 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 struct Add {
     name: String,
-    /// [mirrorlist=]URL
+    /// [metalink=|mirrorlist=]URL
     url: Option<String>,
     /// What a pull without names pulls.
     branches: Vec<String>,
@@ -75,8 +72,8 @@ struct Add {
     /// Trust the GPG keys in this file.
     #[arg(long, value_name = "FILE")]
     gpg_import: Option<PathBuf>,
-    /// Left out.
-    #[arg(long, hide = true, value_name = "NAME")]
+    /// Something else than this program fetches what it has.
+    #[arg(long, value_name = "NAME")]
     custom_backend: Option<String>,
     /// Where objects and deltas lie, if elsewhere.
     #[arg(long, value_name = "URL")]
@@ -84,8 +81,8 @@ struct Add {
     /// The collection that its refs belong to.
     #[arg(long)]
     collection_id: Option<String>,
-    /// Left out.
-    #[arg(long, hide = true, value_name = "PATH")]
+    /// The repository is that of this system root.
+    #[arg(long, value_name = "PATH")]
     sysroot: Option<PathBuf>,
 }
 
@@ -95,20 +92,14 @@ struct Delete {
     /// Do nothing if there is none.
     #[arg(long)]
     if_exists: bool,
-    /// Left out.
-    #[arg(long, hide = true, value_name = "PATH")]
+    /// The repository is that of this system root.
+    #[arg(long, value_name = "PATH")]
     sysroot: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 struct Named {
     name: String,
-}
-
-#[derive(Debug, clap::Args)]
-struct Rest {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    rest: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -166,11 +157,18 @@ struct ShowSummary {
 }
 
 pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
-    let repo = &at.open()?;
+    let sysroot = match &args.verb {
+        Verb::Add(args) => args.sysroot.as_ref(),
+        Verb::Delete(args) => args.sysroot.as_ref(),
+        _ => None,
+    };
+    let repo = &match sysroot {
+        Some(sysroot) => Repo::open(&sysroot.join("ostree/repo"))?,
+        None => at.open()?,
+    };
     match &args.verb {
         Verb::Add(args) => add(repo, args)?,
         Verb::Delete(args) => {
-            left_out(&[("remote delete --sysroot", args.sysroot.is_some())])?;
             if !repo.delete_remote(&args.name)? && !args.if_exists {
                 bail!("there is no remote {}", args.name);
             }
@@ -179,9 +177,9 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         Verb::List(args) => list(repo, args)?,
         Verb::GpgImport(args) => import(repo, args)?,
         Verb::GpgListKeys(args) => list_keys(repo, args)?,
-        Verb::AddCookie(_) => return Err(refused("add-cookie")),
-        Verb::DeleteCookie(_) => return Err(refused("delete-cookie")),
-        Verb::ListCookies(_) => return Err(refused("list-cookies")),
+        Verb::AddCookie(args) => cookies::add(repo, args)?,
+        Verb::DeleteCookie(args) => cookies::delete(repo, args)?,
+        Verb::ListCookies(args) => cookies::list(repo, args)?,
         Verb::Refs(args) => {
             left_out(&[("remote refs --cache-dir", args.cache_dir.is_some())])?;
             for entry in fetch(repo, &args.name)?.summary.refs {
@@ -210,22 +208,20 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn refused(verb: &str) -> anyhow::Error {
-    Refused::new(format!("remote {verb} is left out (docs/ostree.md)")).into()
-}
-
 fn add(repo: &Repo, args: &Add) -> anyhow::Result<()> {
-    left_out(&[
-        ("remote add --custom-backend", args.custom_backend.is_some()),
-        ("remote add --sysroot", args.sysroot.is_some()),
-    ])?;
-    let url = args.url.as_deref().context("NAME and URL must be given")?;
-    let mut remote = Config::new(&args.name, url)?;
+    let mut remote = match &args.url {
+        Some(url) => Config::new(&args.name, url)?,
+        None if args.custom_backend.is_some() => Config::named(&args.name)?,
+        None => bail!("NAME and URL must be given"),
+    };
     if !args.branches.is_empty() {
         remote.set("branches", args.branches.iter().map(|branch| format!("{branch};")).collect::<String>());
     }
     if let Some(url) = &args.contenturl {
         remote.set("contenturl", url);
+    }
+    if let Some(backend) = &args.custom_backend {
+        remote.set("custom-backend", backend);
     }
     for pair in &args.set {
         let (key, value) = parse::pair(pair)?;
