@@ -227,3 +227,38 @@ fn a_head_without_end_is_an_error() {
     assert!(matches!(pull::http(&options, &target), Err(PullError::Fetch { .. })));
     healthy(&target);
 }
+
+#[test]
+fn a_busy_server_is_left_alone_for_as_long_as_it_asks() {
+    let world = World::new();
+    let refused = Arc::new(std::sync::Mutex::new(None));
+    let told = refused.clone();
+    let (url, _) = server(&world, move |client, server| {
+        let mut reader = BufReader::new(client.try_clone().unwrap());
+        while let Some(path) = request(&mut reader) {
+            let mut refused = told.lock().unwrap();
+            if path.ends_with(".filez") && refused.is_none() {
+                *refused = Some((path, std::time::Instant::now(), None));
+                let answer = b"HTTP/1.1 503 Busy\r\nRetry-After: 2\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                (&client).write_all(answer).unwrap();
+                return;
+            }
+            if let Some((first, at, again)) = refused.as_mut().filter(|(first, ..)| *first == path) {
+                // The pipe gave up; the first request that waits for its turn is refused once more.
+                if again.is_none() {
+                    *again = Some(at.elapsed());
+                    let answer = "HTTP/1.1 503 Busy\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n";
+                    (&client).write_all(answer.as_bytes()).unwrap();
+                    (*at, *first) = (std::time::Instant::now(), path);
+                    continue;
+                }
+                *again = Some(at.elapsed());
+            }
+            drop(refused);
+            (&client).write_all(&server.answer(&path)).unwrap();
+        }
+    });
+    comes(&world, &url);
+    let (_, _, waited) = refused.lock().unwrap().take().unwrap();
+    assert!(waited.unwrap() >= Duration::from_secs(2), "{waited:?}");
+}

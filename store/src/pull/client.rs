@@ -1,7 +1,7 @@
 //! HTTP: one request, tried again; a stream that survives its connection.
 //!
 //! What fails for a passing reason (connection lost, no answer in time, the server overloaded: 408, 425, 429, 5xx) is
-//! tried again, later each time; what is wrong (missing, refused, tampered with) is not.
+//! tried again, later each time and not before the server wants it (`Retry-After`); what is wrong (missing, refused, tampered with) is not.
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -278,7 +278,11 @@ impl Client {
                 _ => return Err(Transport::Client("the server answered with a range nobody asked for".into())),
             },
             404 | 410 => return Ok(None),
-            status => return Err(Transport::Status(status)),
+            status => {
+                // A date instead of a number of seconds is not looked at: clocks differ.
+                let seconds = header("retry-after").and_then(|text| text.trim().parse().ok());
+                return Err(seconds.map_or(Transport::Status(status), |seconds| Transport::Busy { status, seconds }));
+            }
         };
         if etag.is_some() && found.is_some() && etag != found.as_deref() {
             return Err(Transport::Client("the file was replaced while it was fetched".into()));
@@ -334,7 +338,7 @@ impl Client {
             match attempt() {
                 Err(error) if left > 0 && passing(&error) => {
                     tracing::debug!(%error, left, "trying again");
-                    std::thread::sleep(pause);
+                    std::thread::sleep(pause.max(asked(&error)));
                     pause = (pause * 2).min(LONGEST);
                     left -= 1;
                 }
@@ -432,7 +436,7 @@ impl Read for Stream<'_> {
                     tracing::debug!(%error, url = self.url, at = self.at, left = self.left, "going on");
                     self.answer = None;
                     self.since = 0;
-                    std::thread::sleep(self.pause);
+                    std::thread::sleep(self.pause.max(asked(&error)));
                     self.pause = (self.pause * 2).min(LONGEST);
                     self.left -= 1;
                 }
@@ -453,8 +457,16 @@ fn into_io(error: Transport) -> io::Error {
 fn passing(error: &Transport) -> bool {
     match error {
         Transport::Io(e) => e.kind() != io::ErrorKind::InvalidData,
-        Transport::Status(status) => matches!(status, 408 | 425 | 429 | 500..=599),
+        Transport::Status(status) | Transport::Busy { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
         _ => false,
+    }
+}
+
+/// How long the server wants to be left alone; one that asks for more than a minute is asked again after it.
+fn asked(error: &Transport) -> Duration {
+    match error {
+        Transport::Busy { seconds, .. } => Duration::from_secs((*seconds).min(60)),
+        _ => Duration::ZERO,
     }
 }
 

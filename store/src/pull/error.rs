@@ -166,6 +166,14 @@ pub enum Transport {
     /// The server answered with an error.
     #[error("the server answered {0}")]
     Status(u16),
+    /// The server is busy, and says when to come again.
+    #[error("the server answered {status}, and asks to wait for {seconds} s")]
+    Busy {
+        /// The status: 429, 503 or the like.
+        status: u16,
+        /// Seconds until then (`Retry-After`, RFC 9110, section 10.2.3).
+        seconds: u64,
+    },
     /// The connection failed, or what came over it could not be read.
     #[error(transparent)]
     Io(#[from] io::Error),
