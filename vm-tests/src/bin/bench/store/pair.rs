@@ -1,6 +1,11 @@
 //! A point release: the reference host from trixie alone, and with trixie's updates, a new kernel among them.
+//!
+//! ```text
+//! pair/build/     both commits, as a build keeps them
+//! pair/stock/     both as Debian ships them: the initramfs is what dracut makes there when nobody tells it how
+//! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use sys::Cmd;
@@ -11,7 +16,7 @@ use super::{World, repo_arg};
 pub struct Pair {
     /// Both, as a build keeps them.
     pub build: PathBuf,
-    /// Both as Debian ships them, in a repository for the stock tool: the initramfs packed by gzip, dracut's default.
+    /// Both as Debian ships them, in a repository for the stock tool.
     pub archive: PathBuf,
     /// The two commits in it.
     pub stock: [String; 2],
@@ -26,11 +31,10 @@ impl Pair {
     pub fn of(world: &World<'_>) -> Result<Pair> {
         let dir = world.output.join("pair");
         let path = |name: &str| dir.join(name);
-        let (build, archive) = (path("build"), path("archive"));
+        let (build, archive) = (path("build"), path("stock"));
         if !path("new").exists() {
             sys::file::remove_tree(&dir)?;
             std::fs::create_dir_all(&dir)?;
-            world.peer("init", &archive).arg("--mode=archive").run()?;
             let target = world.repo.ancestors().nth(2).context("the directory above the demo's")?;
             let treefiles = target.parent().context("the directory of the sources")?.join("treefiles");
             for (name, repos) in [("old", "repos:\n  - name: debian\n    suites: trixie\n"), ("new", "")] {
@@ -40,20 +44,25 @@ impl Pair {
                 let compose = Cmd::new(&world.slipway).arg("compose").arg(&treefile).arg("--repo").arg(&build);
                 let compose = compose.arg("--cachedir").arg(target.join("cache")).arg("--workdir").arg(path("work"));
                 let commit = compose.arg("--local-packages").arg(target.join("deb")).run()?.text();
-                let tree = path("tree");
-                sys::file::remove_tree(&tree)?;
-                world.peer("checkout", &build).arg("-U").arg(&commit).arg(&tree).run()?;
-                let again = "for i in \"$0\"/usr/lib/modules/*/initramfs.img; do zstd -dcq \"$i\" | gzip -9n > \"$i.gz\" && mv \"$i.gz\" \"$i\"; done";
-                Cmd::new("sh").args(["-euc", again]).arg(&tree).run()?;
-                let shipped = world.peer("commit", &archive).arg("-b").arg(name).arg(&tree).run()?.text();
-                sys::file::remove_tree(&tree)?;
-                std::fs::write(path(&format!("{name}-as-shipped")), &shipped)?;
                 std::fs::write(path(name), &commit)?;
             }
         }
         let read = |name: &str| -> Result<String> { Ok(std::fs::read_to_string(path(name))?.trim().to_owned()) };
-        let stock = [read("old-as-shipped")?, read("new-as-shipped")?];
-        Ok(Pair { build, archive, stock, old: read("old")?, new: read("new")? })
+        let (old, new) = (read("old")?, read("new")?);
+        if !path("new-stock").exists() {
+            sys::file::remove_tree(&archive)?;
+            world.peer("init", &archive).arg("--mode=archive").run()?;
+            for (name, commit) in [("old", &old), ("new", &new)] {
+                let tree = path("tree");
+                sys::file::remove_tree(&tree)?;
+                world.peer("checkout", &build).arg("-U").arg(commit).arg(&tree).run()?;
+                debian_initramfs(&tree)?;
+                let shipped = world.peer("commit", &archive).arg("-b").arg(name).arg(&tree).run()?.text();
+                sys::file::remove_tree(&tree)?;
+                std::fs::write(path(&format!("{name}-stock")), &shipped)?;
+            }
+        }
+        Ok(Pair { build, archive, stock: [read("old-stock")?, read("new-stock")?], old, new })
     }
 
     /// Stock's delta, made anew.
@@ -73,4 +82,22 @@ impl Pair {
         let fallback = text.lines().find(|line| line.starts_with("Total Fallback Size")).and_then(number);
         Ok((parts, fallback.context("stock says no Total Fallback Size")?))
     }
+}
+
+/// Has the tree's dracut make the initramfs of each kernel as Debian's kernel packages do, for any machine. Files of the
+/// tree may be shared with a repository.
+fn debian_initramfs(tree: &Path) -> Result<()> {
+    for kernel in std::fs::read_dir(tree.join("usr/lib/modules"))? {
+        let kernel = kernel?.file_name();
+        let image = Path::new("/usr/lib/modules").join(&kernel).join("initramfs.img");
+        std::fs::remove_file(tree.join(image.strip_prefix("/")?))?;
+        let sandbox = Cmd::new("bwrap").arg("--bind").arg(tree).arg("/");
+        let sandbox = sandbox.arg("--bind").arg(tree.join("usr/etc")).arg("/etc");
+        let mounts = "--proc /proc --dev /dev --tmpfs /tmp --tmpfs /var/tmp --tmpfs /run --unshare-net --unshare-pid";
+        let sandbox = sandbox.args(mounts.split(' ')).args(["--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin"]);
+        sandbox.args(["dracut", "--force", "--no-hostonly", "--omit", "slipway"]).arg(&image).arg(&kernel).run()?;
+    }
+    // The place that the sandbox made for it.
+    std::fs::remove_dir(tree.join("etc"))?;
+    Ok(())
 }
