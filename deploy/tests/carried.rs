@@ -71,6 +71,7 @@ fn an_older_commit_or_one_of_another_ref_is_refused() {
     // Signed, newer, and of another ref: whoever copied it may have called it what he liked.
     let two = site.publish(&Content::new("2", 200));
     site.repo.set_ref("debian/13/other", &two).unwrap();
+    std::fs::create_dir_all(host.paths.etc().join("slipway")).unwrap();
     host.write_etc("slipway/remote.json", r#"{"format":"1.0","ref":"debian/13/other"}"#);
     let output = host.host(&["upgrade", "--from", site.repo.path().to_str().unwrap()]);
     assert_eq!(output.code, 3, "{}", stderr(&output));
@@ -86,7 +87,7 @@ fn a_truncated_or_damaged_bundle_changes_nothing() {
     let file = dir.path().join("os.bundle");
     bundle::write(&site.repo, Some(&one), &two, REF, dir.path(), &file).unwrap();
     let good = std::fs::read(&file).unwrap();
-    let name = format!("updates/{two}/{one}.update");
+    let name = format!("{one}.update");
     let update = good.windows(name.len()).position(|bytes| bytes == name.as_bytes()).unwrap() + 512;
     let mut damaged = good.clone();
     damaged[update + 200..update + 260].fill(0x55);
