@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! summary       (a(s(taya{sv}))a{sv})   ref: name, (size of the commit object, commit, {timestamp, version}); facts
+//!               facts: ostree.summary.collection-map a{sa(s(taya{sv}))}: mirrored refs of other collections
 //! summary.sig   a{sv}                   signatures over the bytes of the summary, below the same keys as a commit's
 //! ```
 //! The signature of a summary says which refs there are and what they point to now: a client that has seen a newer one
 //! refuses an older one (`ostree.summary.last-modified`), and every client refuses one that has expired
 //! (`ostree.summary.expires`).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::gv::{self, Malformed, Type, Writer};
@@ -25,6 +27,14 @@ pub const STATIC_DELTAS: &str = "ostree.static-deltas";
 pub const COMMIT_TIMESTAMP: &str = "ostree.commit.timestamp";
 /// Facts about a ref: the version of the commit.
 pub const COMMIT_VERSION: &str = "ostree.commit.version";
+/// Facts: the collection that the refs belong to.
+pub const COLLECTION_ID: &str = "ostree.summary.collection-id";
+/// Facts: the refs of other collections.
+pub const COLLECTION_MAP: &str = "ostree.summary.collection-map";
+/// The type of a list of refs.
+const REFS: &str = "a(s(taya{sv}))";
+/// The type of the refs of other collections.
+const MAP: &str = "a{sa(s(taya{sv}))}";
 /// No summary is larger: as the stock tools.
 pub const MAX_SUMMARY: u64 = 10 << 20;
 
@@ -50,6 +60,24 @@ pub struct Summary {
     pub facts: Dict,
 }
 
+impl Ref {
+    /// The time of the commit, if the summary says it.
+    pub fn timestamp(&self) -> Option<u64> {
+        self.facts.get(COMMIT_TIMESTAMP).and_then(Value::as_u64).map(u64::swap_bytes).filter(|time| *time > 0)
+    }
+
+    /// Of a commit of the repository.
+    fn of(repo: &Repo, name: String, checksum: Checksum) -> Result<(Ref, u64), Error> {
+        let commit = repo.load_commit(&checksum)?;
+        let mut facts = Dict::from([(COMMIT_TIMESTAMP.to_owned(), big_endian(commit.timestamp))]);
+        if let Some(version) = commit.version() {
+            facts.insert(COMMIT_VERSION.to_owned(), version.into());
+        }
+        let size = repo.stored_size(ObjectType::Commit, &checksum)?;
+        Ok((Ref { name, size, commit: checksum, facts }, commit.timestamp))
+    }
+}
+
 /// A number that is stored big-endian in a format whose numbers are the machine's.
 fn big_endian(number: u64) -> Value {
     Value::U64(number.swap_bytes())
@@ -60,25 +88,9 @@ impl Summary {
     pub fn decode(bytes: &[u8]) -> Result<Summary, Malformed> {
         let ty = Type::parse("(a(s(taya{sv}))a{sv})")?;
         gv::check(&ty, bytes, 0)?;
-        let entry = Type::parse("(s(taya{sv}))")?;
-        let members = [Type::parse("a(s(taya{sv}))")?, Type::parse("a{sv}")?];
+        let members = [Type::parse(REFS)?, Type::parse("a{sv}")?];
         let parts = gv::tuple(&members, bytes)?;
-        let mut refs: Vec<Ref> = Vec::new();
-        for item in gv::array(&entry, parts[0])? {
-            let pair = gv::tuple(&[Type::parse("s")?, Type::parse("(taya{sv})")?], item)?;
-            let inner = gv::tuple(&[Type::parse("t")?, Type::parse("ay")?, Type::parse("a{sv}")?], pair[1])?;
-            let name = gv::string(pair[0])?;
-            if !crate::valid_ref(name) {
-                return gv::bad(format!("{name:?} cannot be the name of a ref"));
-            }
-            if refs.last().is_some_and(|last| last.name.as_str() >= name) {
-                return gv::bad(format!("ref {name:?} is there twice or out of order"));
-            }
-            let Ok(size) = inner[0].try_into().map(u64::from_le_bytes) else { return gv::bad("size of a commit") };
-            let Some(commit) = Checksum::from_bytes(inner[1]) else { return gv::bad("checksum of a commit") };
-            refs.push(Ref { name: name.to_owned(), size, commit, facts: decode_dict(inner[2])? });
-        }
-        Ok(Summary { refs, facts: decode_dict(parts[1])? })
+        Ok(Summary { refs: decode_refs(parts[0])?, facts: decode_dict(parts[1])? })
     }
 
     /// The names of the facts in the order of the file, which `decode` forgets.
@@ -89,17 +101,8 @@ impl Summary {
 
     /// The bytes of the file.
     pub fn encode(&self) -> Vec<u8> {
-        let mut refs = Writer::new();
-        for entry in &self.refs {
-            // The size alone is in the byte order of the writer's machine; that is how the format came to be.
-            let mut inner = Writer::new();
-            inner.plain(8, &entry.size.to_le_bytes()).framed(1, &entry.commit.0).plain(8, &encode_dict(&entry.facts));
-            let mut pair = Writer::new();
-            pair.framed(1, &gv::nul(&entry.name)).plain(8, &inner.tuple());
-            refs.framed(8, &pair.tuple());
-        }
         let mut summary = Writer::new();
-        summary.framed(8, &refs.array()).plain(8, &encode_dict(&self.facts));
+        summary.framed(8, &encode_refs(&self.refs)).plain(8, &encode_dict(&self.facts));
         summary.tuple()
     }
 
@@ -107,6 +110,44 @@ impl Summary {
     pub fn commit(&self, name: &str) -> Option<Checksum> {
         let found = self.refs.binary_search_by(|entry| entry.name.as_str().cmp(name));
         found.ok().map(|index| self.refs[index].commit)
+    }
+
+    /// The collection that the refs belong to.
+    pub fn collection(&self) -> Option<&str> {
+        self.facts.get(COLLECTION_ID).and_then(Value::as_str)
+    }
+
+    /// The refs of other collections, which the repository mirrors.
+    pub fn collections(&self) -> Result<BTreeMap<String, Vec<Ref>>, Malformed> {
+        let mut found = BTreeMap::new();
+        let Some(Value::Other(ty, bytes)) = self.facts.get(COLLECTION_MAP) else { return Ok(found) };
+        if ty != MAP {
+            return gv::bad(format!("the refs of other collections have the type {ty}"));
+        }
+        for entry in gv::array(&Type::parse("{sa(s(taya{sv}))}")?, bytes)? {
+            let pair = gv::tuple(&[Type::parse("s")?, Type::parse(REFS)?], entry)?;
+            let id = gv::string(pair[0])?;
+            if !crate::valid_collection(id) {
+                return gv::bad(format!("{id:?} cannot be the name of a collection"));
+            }
+            if found.insert(id.to_owned(), decode_refs(pair[1])?).is_some() {
+                return gv::bad(format!("the collection {id:?} is there twice"));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Says which refs of other collections the repository mirrors.
+    fn set_collections(&mut self, collections: &BTreeMap<String, Vec<Ref>>) {
+        let mut map = Writer::new();
+        for (id, refs) in collections {
+            let mut entry = Writer::new();
+            entry.framed(1, &gv::nul(id)).plain(8, &encode_refs(refs));
+            map.framed(8, &entry.tuple());
+        }
+        if !collections.is_empty() {
+            self.facts.insert(COLLECTION_MAP.to_owned(), Value::Other(MAP.to_owned(), map.array()));
+        }
     }
 
     /// When it was written, in seconds since 1970.
@@ -120,19 +161,55 @@ impl Summary {
     }
 }
 
+/// The bytes of a list of refs.
+fn encode_refs(refs: &[Ref]) -> Vec<u8> {
+    let mut list = Writer::new();
+    for entry in refs {
+        // The size alone is in the byte order of the writer's machine; that is how the format came to be.
+        let mut inner = Writer::new();
+        inner.plain(8, &entry.size.to_le_bytes()).framed(1, &entry.commit.0).plain(8, &encode_dict(&entry.facts));
+        let mut pair = Writer::new();
+        pair.framed(1, &gv::nul(&entry.name)).plain(8, &inner.tuple());
+        list.framed(8, &pair.tuple());
+    }
+    list.array()
+}
+
+/// Takes a list of refs apart. Names that cannot be refs make it invalid, and so does one that is there twice.
+fn decode_refs(bytes: &[u8]) -> Result<Vec<Ref>, Malformed> {
+    let mut refs: Vec<Ref> = Vec::new();
+    for item in gv::array(&Type::parse("(s(taya{sv}))")?, bytes)? {
+        let pair = gv::tuple(&[Type::parse("s")?, Type::parse("(taya{sv})")?], item)?;
+        let inner = gv::tuple(&[Type::parse("t")?, Type::parse("ay")?, Type::parse("a{sv}")?], pair[1])?;
+        let name = gv::string(pair[0])?;
+        if !crate::valid_ref(name) {
+            return gv::bad(format!("{name:?} cannot be the name of a ref"));
+        }
+        if refs.last().is_some_and(|last| last.name.as_str() >= name) {
+            return gv::bad(format!("ref {name:?} is there twice or out of order"));
+        }
+        let Ok(size) = inner[0].try_into().map(u64::from_le_bytes) else { return gv::bad("size of a commit") };
+        let Some(commit) = Checksum::from_bytes(inner[1]) else { return gv::bad("checksum of a commit") };
+        refs.push(Ref { name: name.to_owned(), size, commit, facts: decode_dict(inner[2])? });
+    }
+    Ok(refs)
+}
+
 /// The summary of a repository's local refs. It holds no clock: the same refs give the same bytes.
 pub fn of_repo(repo: &Repo) -> Result<Summary, Error> {
     let mut summary = Summary::default();
     let mut newest = 0;
     for (name, checksum) in repo.refs()? {
-        let commit = repo.load_commit(&checksum)?;
-        newest = newest.max(commit.timestamp);
-        let mut facts = Dict::from([(COMMIT_TIMESTAMP.to_owned(), big_endian(commit.timestamp))]);
-        if let Some(version) = commit.version() {
-            facts.insert(COMMIT_VERSION.to_owned(), version.into());
-        }
-        let size = repo.stored_size(ObjectType::Commit, &checksum)?;
-        summary.refs.push(Ref { name, size, commit: checksum, facts });
+        let (entry, time) = Ref::of(repo, name, checksum)?;
+        newest = newest.max(time);
+        summary.refs.push(entry);
+    }
+    let own = repo.config_value("core", "collection-id")?;
+    let mut mirrored: BTreeMap<String, Vec<Ref>> = BTreeMap::new();
+    for ((id, name), checksum) in repo.mirror_refs()?.into_iter().filter(|((id, _), _)| Some(id) != own.as_ref()) {
+        let (entry, time) = Ref::of(repo, name, checksum)?;
+        newest = newest.max(time);
+        mirrored.entry(id).or_default().push(entry);
     }
     summary.facts = Dict::from([
         (LAST_MODIFIED.to_owned(), big_endian(newest)),
@@ -140,6 +217,7 @@ pub fn of_repo(repo: &Repo) -> Result<Summary, Error> {
         ("ostree.summary.tombstone-commits".to_owned(), repo.tombstones()?.into()),
         ("ostree.summary.indexed-deltas".to_owned(), true.into()),
     ]);
+    summary.set_collections(&mirrored);
     let deltas = delta::for_summary(repo)?;
     if !deltas.is_empty() && repo.config_value("core", "no-deltas-in-summary")?.as_deref() != Some("true") {
         summary.facts.insert(STATIC_DELTAS.to_owned(), Value::Dict(deltas));

@@ -48,7 +48,7 @@ fn what_is_left_out_is_refused_by_name() {
     let world = World::new();
     for (line, name) in [
         ("admin status", "admin"),
-        ("find-remotes org.example.X a", "find-remotes"),
+        ("find-remotes --finders=lan org.example.X a", "lan"),
         ("commit -b x --selinux-policy=/ tree", "--selinux-policy"),
         ("commit -b x --tree=ref=other --owner-uid=5", "--owner-uid"),
         ("commit -b x --tree=ref=other --no-xattrs", "--no-xattrs"),

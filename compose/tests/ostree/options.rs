@@ -24,7 +24,7 @@ const OPTIONS: &str = "
     create-usb x y: --disable-fsync --destination-repo= --commit=
     diff x y: --stats --fs-diff --no-xattrs --owner-uid=1 --owner-gid=1
     export x: --no-xattrs --subpath= --prefix= -o= --output=
-    [find-remotes] x y: --cache-dir= --disable-fsync --finders= --pull --mirror
+    find-remotes a.b y: [--cache-dir=] --disable-fsync --finders=config --pull --mirror
     fsck: --add-tombstones -q --quiet -a --all --delete --verify-bindings --verify-back-refs
     gpg-sign x y: -d --delete --gpg-homedir=
     init: --mode=archive --collection-id=a.b

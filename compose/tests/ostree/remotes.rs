@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -367,4 +368,93 @@ fn a_metalink_leads_to_the_repository_and_vouches_for_its_summary() {
         });
         assert_eq!(found[0], found[1], "{number}");
     }
+}
+
+#[test]
+fn refs_of_collections_are_found_and_pulled_alike() {
+    let world = World::new();
+    fs::create_dir(world.path("home")).unwrap();
+    fs::set_permissions(world.path("home"), fs::Permissions::from_mode(0o700)).unwrap();
+    let gpg = |args: &[&str]| {
+        let gpg = world.cmd("gpg").args(["--batch", "--quiet", "--homedir", "home", "--passphrase", ""]);
+        gpg.args(["--pinentry-mode=loopback"]).args(args).run().unwrap().stdout
+    };
+    gpg(&["--quick-generate-key", "Key <key@example.org>", "ed25519", "sign", "never"]);
+    fs::write(world.path("key.pub"), gpg(&["--export"])).unwrap();
+    let sign = "--gpg-sign=key@example.org --gpg-homedir=home --tree=dir=tree";
+    for (repo, times) in [("new", ["@1700000000", "@1700000200"]), ("old", ["@1700000000", "@1700000100"])] {
+        ok(&world, 0, &format!("--repo={repo} init --mode=archive --collection-id=org.x.Y"));
+        for time in times {
+            ok(&world, 0, &format!("--repo={repo} commit -b os/stable --timestamp={time} {sign}"));
+        }
+        ok(&world, 0, &format!("--repo={repo} commit -b only/{repo} --timestamp=@1700000000 {sign}"));
+    }
+    ok(&world, 0, "--repo=new commit -b unsigned --timestamp=@1700000000 tree");
+    for repo in ["new", "old"] {
+        ok(&world, 0, &format!("--repo={repo} summary -u"));
+    }
+    // Refs of a collection that is not its own.
+    ok(&world, 0, "--repo=mirror init --mode=archive");
+    ok(&world, 0, "--repo=mirror pull-local new");
+    ok(&world, 0, "--repo=mirror refs -c --create=org.z.Z:mirrored only/new");
+    ok(&world, 1, "--repo=mirror summary -u");
+    let server = Server::new(&world.path(""), None);
+    let mut wrong = Vec::new();
+    for (number, line) in [
+        "org.x.Y os/stable",
+        "org.x.Y os/stable org.x.Y only/old org.x.Y only/new",
+        "org.x.Y os/stable org.x.Z os/stable org.x.Y none",
+        "org.x.Y none",
+        "org.z.Z mirrored",
+        "--finders=config org.x.Y os/stable",
+        "--finders=mount org.x.Y os/stable",
+        "--finders=config,mount org.x.Y only/old",
+        "--finders=config,config org.x.Y os/stable",
+        "--finders=none org.x.Y os/stable",
+        "--finders= org.x.Y os/stable",
+        "--mirror org.x.Y os/stable",
+        "--pull org.x.Y os/stable",
+        "--pull --mirror org.x.Y os/stable org.x.Y only/old",
+        "--pull --disable-fsync org.x.Y os/stable org.x.Y only/new org.x.Y none",
+        "--pull org.x.Y unsigned",
+        "--pull org.x.Y none",
+        "org.x.Y",
+        "org.x.Y os/stable org.x.Y",
+        "nodots os/stable",
+        "org.x.Y ../x",
+        "",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let both = [0, 1].map(|which| {
+            let repo = format!("find{number}-{which}");
+            ok(&world, 0, &format!("--repo={repo} init --mode=archive"));
+            for (name, url, id) in [
+                ("http", format!("{}/new", server.url), "org.x.Y"),
+                ("file", format!("file://{}", world.path("old").display()), "org.x.Y"),
+                ("mirror", format!("{}/mirror", server.url), "org.z.Z"),
+                ("gone", format!("{}/gone", server.url), "org.x.Y"),
+                ("none", format!("{}/new", server.url), ""),
+            ] {
+                let add = format!("--repo={repo} remote add --gpg-import=key.pub {name} {url}");
+                let id = if id.is_empty() { String::new() } else { format!(" --collection-id={id}") };
+                ok(&world, 0, &format!("{add}{id}"));
+            }
+            let output = run(&world, which, &format!("--repo={repo} find-remotes {line}"));
+            // Refs come in the order of a hash table there.
+            let mut text: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+            text.sort();
+            let left = if output.code == 0 { left(&world, &repo) } else { Default::default() };
+            (text, output.code, left, output.errors())
+        });
+        let [stock, ours] = both;
+        if (&stock.0, stock.1) != (&ours.0, ours.1) {
+            wrong.push(format!("{line}: {} {:#?}, {} {:#?}: {}", stock.1, stock.0, ours.1, ours.0, ours.3));
+        }
+        for name in stock.2.keys().chain(ours.2.keys()).filter(|name| stock.2.get(*name) != ours.2.get(*name)) {
+            wrong.push(format!("{line}: {name}: stock {:?}, ours {:?}", stock.2.get(name), ours.2.get(name)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -7,6 +7,7 @@
 
 mod cookies;
 mod describe;
+mod finders;
 mod gpg;
 mod parse;
 mod rename;
@@ -110,6 +111,8 @@ verbs! {
     Diff(diff),
     /// Writes a commit as a tar archive.
     Export(export),
+    /// Finds out who has refs of collections, and can pull them.
+    FindRemotes(find_remotes),
     /// Reads every object and reports all that is damaged or missing.
     Fsck(fsck),
     /// Signs a commit with GPG.
@@ -147,9 +150,6 @@ verbs! {
     /// Left out: machines are `host`'s.
     #[command(hide = true)]
     Admin(admin),
-    /// Left out.
-    #[command(hide = true)]
-    FindRemotes(find_remotes),
     /// Left out.
     #[command(hide = true)]
     TrivialHttpd(trivial_httpd),

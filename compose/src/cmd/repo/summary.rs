@@ -79,7 +79,7 @@ fn update(repo: &Repo, args: &Args) -> anyhow::Result<Exit> {
     super::static_delta::reindex(repo, None)?;
     let mut new = summary::of_repo(repo)?;
     if let Some(id) = repo.config()?.get("core", "collection-id") {
-        new.facts.insert("ostree.summary.collection-id".to_owned(), Value::String(id));
+        new.facts.insert(summary::COLLECTION_ID.to_owned(), Value::String(id));
     }
     new.facts.append(&mut added);
     summary::write_bytes(repo, &new.encode())?;
@@ -112,8 +112,20 @@ pub fn print(bytes: &[u8], raw: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let summary = Summary::decode(bytes)?;
-    let id = summary.facts.get("ostree.summary.collection-id").and_then(Value::as_str);
-    for entry in &summary.refs {
+    print_refs(summary.collection(), &summary.refs);
+    for (id, refs) in summary.collections()? {
+        print_refs(Some(&id), &refs);
+    }
+    for key in Summary::order_of_facts(bytes)? {
+        if let Some(value) = summary.facts.get(&key) {
+            println!("{}", fact(&key, value));
+        }
+    }
+    Ok(())
+}
+
+fn print_refs(id: Option<&str>, refs: &[summary::Ref]) {
+    for entry in refs {
         match id {
             Some(id) => println!("* ({id}, {})", entry.name),
             None => println!("* {}", entry.name),
@@ -124,12 +136,6 @@ pub fn print(bytes: &[u8], raw: bool) -> anyhow::Result<()> {
         }
         println!();
     }
-    for key in Summary::order_of_facts(bytes)? {
-        if let Some(value) = summary.facts.get(&key) {
-            println!("{}", fact(&key, value));
-        }
-    }
-    Ok(())
 }
 
 /// A fact with its name in words, where it has one.
@@ -145,8 +151,8 @@ fn fact(key: &str, value: &Value) -> String {
         "ostree.static-deltas" => ("Static Deltas", text::print_value(value, Order::Little, false)),
         "ostree.summary.last-modified" => ("Last-Modified", time(value)),
         "ostree.summary.expires" => ("Expires", time(value)),
-        "ostree.summary.collection-id" => ("Collection ID", text(value)),
-        "ostree.summary.collection-map" => ("Collection Map", "(printed above)".to_owned()),
+        summary::COLLECTION_ID => ("Collection ID", text(value)),
+        summary::COLLECTION_MAP => ("Collection Map", "(printed above)".to_owned()),
         "ostree.summary.mode" => ("Repository Mode", text(value)),
         "ostree.summary.tombstone-commits" => {
             ("Has Tombstone Commits", if value.as_bool() == Some(true) { "Yes" } else { "No" }.to_owned())
