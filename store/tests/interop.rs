@@ -162,6 +162,28 @@ fn stock_reads_what_we_write() {
     }
 }
 
+/// What is compressed in pieces, on several cores, is one stream to everybody else.
+#[test]
+fn stock_reads_a_file_that_is_compressed_in_pieces() {
+    let dir = scratch();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    // Text, what cannot be compressed, and nothing at all; more than is taken into memory at once.
+    let mut content: Vec<u8> =
+        (0..600_000u64).flat_map(|n| format!("{} of {n}\n", n * n % 7919).into_bytes()).collect();
+    content.extend(common::noise(1, 3 << 20));
+    content.resize(66 << 20, 0);
+    content.extend(b"the end");
+    fs::write(tree.join("large"), &content).unwrap();
+    let path = dir.path().join("repo");
+    let repo = Repo::create(&path, Mode::Archive).unwrap().without_fsync();
+    commit_ours(&repo, &tree, "os/x");
+    healthy(&repo);
+    ostree(&path, &["fsck"]);
+    ostree(&path, &["checkout", "-U", "os/x", dir.path().join("out").to_str().unwrap()]);
+    assert!(fs::read(dir.path().join("out/large")).unwrap() == content);
+}
+
 #[test]
 fn we_read_what_stock_writes() {
     let dir = scratch();

@@ -188,10 +188,11 @@ pub fn point(target: &Repo, name: &str, commit: &Checksum, key: Option<&SecretKe
 }
 
 fn sign_summary(target: &Repo, key: Option<&SecretKey>) -> anyhow::Result<()> {
-    Ok(match key {
-        Some(key) => summary::write_signed(target, key)?,
-        None => summary::write(target)?,
-    })
+    let written = match key {
+        Some(key) => summary::write_signed(target, key),
+        None => summary::write(target),
+    };
+    written.context("writing the summary")
 }
 
 /// Refuses to write a summary without a signature over one that has some: whoever asks for one would be left outside.
