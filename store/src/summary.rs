@@ -23,6 +23,8 @@ pub const LAST_MODIFIED: &str = "ostree.summary.last-modified";
 pub const EXPIRES: &str = "ostree.summary.expires";
 /// Facts: delta name to checksum of its superblock.
 pub const STATIC_DELTAS: &str = "ostree.static-deltas";
+/// Facts: whether static deltas have indexes of their own.
+pub const INDEXED_DELTAS: &str = "ostree.summary.indexed-deltas";
 /// Facts about a ref: the time of the commit.
 pub const COMMIT_TIMESTAMP: &str = "ostree.commit.timestamp";
 /// Facts about a ref: the version of the commit.
@@ -215,7 +217,7 @@ pub fn of_repo(repo: &Repo) -> Result<Summary, Error> {
         (LAST_MODIFIED.to_owned(), big_endian(newest)),
         ("ostree.summary.mode".to_owned(), repo.mode().name().into()),
         ("ostree.summary.tombstone-commits".to_owned(), repo.tombstones()?.into()),
-        ("ostree.summary.indexed-deltas".to_owned(), true.into()),
+        (INDEXED_DELTAS.to_owned(), true.into()),
     ]);
     summary.set_collections(&mirrored);
     let deltas = delta::for_summary(repo)?;

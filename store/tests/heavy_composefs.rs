@@ -40,9 +40,13 @@ impl Stock {
         self.ostree(&[&repo, "commit", "-b", "test", &tree, "--generate-composefs-metadata", "--skip-if-unchanged"]);
         let theirs = format!("{mode}.cfs");
         self.ostree(&[&repo, "checkout", "--composefs", "test", &path(&theirs)]);
+        let plain = format!("{mode}.noverity.cfs");
+        self.ostree(&[&repo, "checkout", "--composefs-noverity", "test", &path(&plain)]);
         let opened = Repo::open(&dir.join(mode)).unwrap();
         let commit = opened.resolve("test").unwrap();
         let ours = composefs::image(&opened, &commit).unwrap();
+        let unsealed = composefs::image_without_verity(&opened, &commit).unwrap();
+        assert!(unsealed.bytes == fs::read(dir.join(&plain)).unwrap(), "{mode}: the image without digests differs");
         assert!(ours.bytes == fs::read(dir.join(&theirs)).unwrap(), "{mode}: the images differ");
         assert_eq!(opened.load_commit(&commit).unwrap().composefs_digest(), Some(ours.digest), "{mode}");
         // Once more from remembered digests.

@@ -46,6 +46,15 @@ fn deltas_of_either_tool_are_shown_alike_and_applied_by_both() {
             ok(1 - applier, &format!("{client} fsck"));
             same(&format!("{client} ls -RCX C2"));
         }
+        // What has the old commit here takes the new one by a delta, and by nothing else.
+        for puller in [0, 1] {
+            let client = format!("--repo=by-delta{maker}{puller}");
+            ok(puller, &format!("{client} init --mode=bare-user"));
+            ok(0, &format!("{repo} summary -u"));
+            ok(puller, &format!("{client} pull-local --require-static-deltas deltas{maker} os/stable"));
+            ok(1 - puller, &format!("{client} fsck"));
+            assert_eq!(ok(puller, &format!("{client} rev-parse os/stable")), world.commits[1]);
+        }
         ok(1 - maker, &format!("{repo} static-delta delete C1-C2"));
         ok(1 - maker, &format!("{repo} static-delta delete C2"));
         assert_eq!(same(&format!("{repo} static-delta list")), "(No static deltas)\n");

@@ -92,6 +92,20 @@ fn an_export_holds_the_tree() {
 }
 
 #[test]
+fn a_composefs_image_comes_with_and_without_digests() {
+    let world = World::new();
+    for (option, name) in [("--composefs", "sealed"), ("--composefs-noverity", "plain")] {
+        world.tool(1).args(["--repo=repo", "checkout", option, "os/stable", name]).run().unwrap();
+    }
+    let [sealed, plain] = ["sealed", "plain"].map(|name| std::fs::read(world.path(name)).unwrap());
+    let digest = store::verity::digest(b"#!/bin/sh\n");
+    let holds = |image: &[u8], bytes: &[u8]| image.windows(bytes.len()).any(|window| window == bytes);
+    // Both say where the content lies, one says what it must be.
+    assert!(holds(&sealed, b".file") && holds(&plain, b".file"));
+    assert!(holds(&sealed, &digest) && !holds(&plain, &digest));
+}
+
+#[test]
 fn trees_laid_over_each_other_are_the_stock_tools() {
     let world = World::new();
     for line in [

@@ -10,7 +10,7 @@ const OPTIONS: &str = "
     checkout x y: -U --user-mode --disable-cache --subpath= --union --union-add --union-identical --whiteouts
         --process-passthrough-whiteouts --allow-noent --from-stdin --from-file= --fsync=1 -H --require-hardlinks
         -C --force-copy -z --force-copy-zerosized -M --bareuseronly-dirs --skip-list= [--selinux-policy=]
-        [--selinux-prefix=] --composefs [--composefs-noverity]
+        [--selinux-prefix=] --composefs --composefs-noverity
     checksum none: --ignore-xattrs
     commit none: --parent= -s= --subject= -m= --body= -F= --body-file= -e --editor -b= --branch= --orphan --no-bindings
         --bind-ref= --base= --tree=dir=none --add-metadata-string=a=b --add-metadata=a=1 --keep-metadata=
@@ -24,7 +24,7 @@ const OPTIONS: &str = "
     create-usb x y: --disable-fsync --destination-repo= --commit=
     diff x y: --stats --fs-diff --no-xattrs --owner-uid=1 --owner-gid=1
     export x: --no-xattrs --subpath= --prefix= -o= --output=
-    find-remotes a.b y: [--cache-dir=] --disable-fsync --finders=config --pull --mirror
+    find-remotes a.b y: --cache-dir= --disable-fsync --finders=config --pull --mirror
     fsck: --add-tombstones -q --quiet -a --all --delete --verify-bindings --verify-back-refs
     gpg-sign x y: -d --delete --gpg-homedir=
     init: --mode=archive --collection-id=a.b
@@ -32,14 +32,14 @@ const OPTIONS: &str = "
     ls x: -d --dironly -R --recursive -C --checksum -X --xattrs --nul-filenames-only
     prune: --no-prune --refs-only --depth=1 --delete-commit= --keep-younger-than= --static-deltas-only
         --retain-branch-depth=a=1 --only-branch= --commit-only
-    pull x y: --commit-metadata-only [--cache-dir=] --disable-fsync --per-object-fsync --disable-static-deltas
-        --require-static-deltas --disable-retry-on-network-errors --mirror --subpath= --untrusted [--http-trusted]
+    pull x y: --commit-metadata-only --cache-dir= --disable-fsync --per-object-fsync --disable-static-deltas
+        --require-static-deltas --disable-retry-on-network-errors --mirror --subpath= --untrusted --http-trusted
         --bareuseronly-files --dry-run --depth=1 --url= --http-header=a=b --update-frequency=1 --network-retries=1
         [--low-speed-limit-bytes=1] --low-speed-time-seconds=1 --max-outstanding-fetcher-requests=1 -L=
         --localcache-repo= -T --timestamp-check --timestamp-check-from-rev= --disable-verify-bindings
         --append-user-agent=
     pull-local x y: --commit-metadata-only --remote= --disable-fsync --per-object-fsync --untrusted
-        --bareuseronly-files [--require-static-deltas] --disable-static-deltas --gpg-verify --gpg-verify-summary
+        --bareuseronly-files --require-static-deltas --disable-static-deltas --gpg-verify --gpg-verify-summary
         --disable-verify-bindings --depth=1
     refs x: --delete --list -r --revision -A --alias --create= -c --collections --force
     reset x y:
@@ -70,8 +70,8 @@ const OPTIONS: &str = "
     remote add-cookie a b c d e:
     remote delete-cookie a b c d:
     remote list-cookies a:
-    remote refs x: -r --revision [--cache-dir=]
-    remote summary x: --list-metadata-keys --print-metadata-key= [--cache-dir=] --raw
+    remote refs x: -r --revision --cache-dir=
+    remote summary x: --list-metadata-keys --print-metadata-key= --cache-dir= --raw
     [trivial-httpd] x:
     [admin] status:
 ";

@@ -153,6 +153,12 @@ const PULLS: &str = "
     pull --url=http://127.0.0.1:1/ --network-retries=0 r os/stable
     pull r os/stable && checkout -U r:os/stable out
     remote refs r
+    pull --cache-dir=cache r os/stable
+    pull --cache-dir=none r os/stable
+    pull --http-trusted r os/stable
+    remote refs --cache-dir=cache r
+    remote refs --cache-dir=none r
+    remote summary --cache-dir=cache r --raw
     + remote refs -r r
     + remote summary --list-metadata-keys r
     + remote summary --print-metadata-key=ostree.summary.last-modified r
@@ -166,6 +172,7 @@ const PULLS: &str = "
 fn a_pull_over_http_leaves_what_the_stock_tools_leaves() {
     let world = World::new();
     let server = Server::new(&origin(&world), None);
+    fs::create_dir(world.path("cache")).unwrap();
     let mut wrong = Vec::new();
     for (number, lines) in lines(PULLS).enumerate() {
         let outputs = [0, 1].map(|which| {
@@ -398,6 +405,7 @@ fn refs_of_collections_are_found_and_pulled_alike() {
     ok(&world, 0, "--repo=mirror pull-local new");
     ok(&world, 0, "--repo=mirror refs -c --create=org.z.Z:mirrored only/new");
     ok(&world, 1, "--repo=mirror summary -u");
+    fs::create_dir(world.path("cache")).unwrap();
     let server = Server::new(&world.path(""), None);
     let mut wrong = Vec::new();
     for (number, line) in [
@@ -418,6 +426,8 @@ fn refs_of_collections_are_found_and_pulled_alike() {
         "--pull --disable-fsync org.x.Y os/stable org.x.Y only/new org.x.Y none",
         "--pull org.x.Y unsigned",
         "--pull org.x.Y none",
+        "--cache-dir=cache org.x.Y os/stable",
+        "--cache-dir=none org.x.Y os/stable",
         "org.x.Y",
         "org.x.Y os/stable org.x.Y",
         "nodots os/stable",

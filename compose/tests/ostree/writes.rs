@@ -258,6 +258,10 @@ const WRITES: &str = "
     pull-local --remote=r source os/stable
     pull-local --depth=-1 source os/stable
     pull-local source none
+    pull-local --require-static-deltas source os/stable
+    pull-local --require-static-deltas source none
+    pull-local --require-static-deltas --disable-static-deltas source os/stable
+    + pull-local --disable-static-deltas source os/stable
     pull-local none
 ";
 

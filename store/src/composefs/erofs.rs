@@ -308,8 +308,8 @@ fn start(node: &Node, parent: usize) -> Result<Inode<'_>, Error> {
         }
         Kind::File { size, payload, digest } => {
             if *size > 0 {
-                let mut metacopy = vec![0, 36, 0, 1]; // version, length, flags, SHA-256
-                metacopy.extend_from_slice(digest);
+                // Empty, or version, length, flags, SHA-256.
+                let metacopy = digest.map_or_else(Vec::new, |digest| [&[0, 36, 0, 1], &digest[..]].concat());
                 xattrs.insert([OVERLAY, b"metacopy"].concat(), metacopy);
                 xattrs.insert([OVERLAY, b"redirect"].concat(), format!("/{payload}").into_bytes());
             }

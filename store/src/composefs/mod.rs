@@ -12,7 +12,7 @@ mod of_repo;
 mod tree;
 
 #[cfg(feature = "full")]
-pub use of_repo::{image, image_of_tree, tree_of};
+pub use of_repo::{image, image_of_tree, image_without_verity, tree_of};
 pub use tree::{Kind, Node, Xattrs};
 
 use crate::verity;
@@ -84,7 +84,7 @@ mod tests {
             kind: Kind::File {
                 size: content.len() as u64,
                 payload: format!("{}/{}.file", &hex[..2], &hex[2..]),
-                digest,
+                digest: Some(digest),
             },
         }
     }

@@ -24,10 +24,29 @@ pub fn image(repo: &Repo, commit: &Checksum) -> Result<Image, Error> {
     image_of_tree(repo, &commit.root_tree, &commit.root_meta)
 }
 
+/// The image of a commit without digests of files: it tells what is where, and not whether that is still the same.
+pub fn image_without_verity(repo: &Repo, commit: &Checksum) -> Result<Image, Error> {
+    let commit = repo.load_commit(commit)?;
+    let mut root = tree_of(repo, &commit.root_tree, &commit.root_meta)?;
+    forget_digests(&mut root);
+    made(&root)
+}
+
+fn forget_digests(node: &mut Node) {
+    match &mut node.kind {
+        Kind::Dir(children) => children.values_mut().for_each(forget_digests),
+        Kind::File { digest, .. } => *digest = None,
+        Kind::Symlink(_) => {}
+    }
+}
+
 /// The image of a tree, which need not belong to a commit yet.
 pub fn image_of_tree(repo: &Repo, tree: &Checksum, meta: &Checksum) -> Result<Image, Error> {
-    let root = tree_of(repo, tree, meta)?;
-    image_of(&root).map_err(|e| Error::invalid(format!("the tree cannot become a composefs image: {e}")))
+    made(&tree_of(repo, tree, meta)?)
+}
+
+fn made(root: &Node) -> Result<Image, Error> {
+    image_of(root).map_err(|e| Error::invalid(format!("the tree cannot become a composefs image: {e}")))
 }
 
 /// The tree of the image, mount points included.
@@ -119,7 +138,7 @@ fn load_file(repo: &Repo, checksum: &Checksum, digests: &Digests) -> Result<Node
     let kind = match meta.symlink.take() {
         Some(target) => Kind::Symlink(target.into_bytes()),
         None => {
-            let digest = if size == 0 { [0; 32] } else { digests.of_object(repo, checksum, object)? };
+            let digest = if size == 0 { None } else { Some(digests.of_object(repo, checksum, object)?) };
             Kind::File { size, payload: object_path(ObjectType::File, checksum), digest }
         }
     };

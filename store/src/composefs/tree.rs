@@ -31,8 +31,8 @@ pub enum Kind {
         size: u64,
         /// Path of the content below the object directory (`ab/cdef….file`); unused when the size is 0.
         payload: String,
-        /// fs-verity digest of the content; unused when the size is 0.
-        digest: [u8; 32],
+        /// fs-verity digest of the content, where the image asks for one; unused when the size is 0.
+        digest: Option<[u8; 32]>,
     },
     /// A symbolic link.
     Symlink(Vec<u8>),

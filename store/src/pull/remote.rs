@@ -40,6 +40,8 @@ pub struct Options<'a> {
     pub trust: Trust,
     /// What the summary must be signed with. With a rule, refs are taken from the summary and from nowhere else.
     pub summary_trust: Trust,
+    /// Where accepted summaries are remembered, if not in the repository.
+    pub cache: Option<PathBuf>,
     /// Accept a commit older than the one the ref points to here.
     pub allow_downgrade: bool,
     /// Accept no commit made before this time, whatever the refs here say.
@@ -73,6 +75,7 @@ impl Options<'_> {
             keyring,
             trust: Trust::default(),
             summary_trust: Trust::default(),
+            cache: None,
             allow_downgrade: false,
             not_older_than: None,
             check_bindings: true,
@@ -271,8 +274,8 @@ impl<'a> Remote<'a> {
         if let Some(known) = self.summary.get() {
             return Ok(known.as_ref());
         }
-        let trust = &self.options.summary_trust;
-        let fetched = super::summary::fetch(self.source.files(), trust, self.options.remote.as_deref(), repo)?;
+        let (trust, cache) = (&self.options.summary_trust, self.options.cache.as_deref());
+        let fetched = super::summary::fetch(self.source.files(), trust, self.options.remote.as_deref(), cache, repo)?;
         Ok(self.summary.get_or_init(|| fetched).as_ref())
     }
 

@@ -4,6 +4,8 @@
 //! summary.sig, summary -> signatures -> not expired -> not older than the one seen last -> REPO/tmp/cache/summaries/REMOTE
 //! ```
 
+use std::path::Path;
+
 use super::ways::Files;
 use super::{PullError, Transport};
 use crate::sign::trust::Trust;
@@ -27,6 +29,7 @@ pub(super) fn fetch(
     files: &dyn Files,
     trust: &Trust,
     remote: Option<&str>,
+    cache: Option<&Path>,
     repo: &Repo,
 ) -> Result<Option<Fetched>, PullError> {
     let mut fetched = once(files)?;
@@ -47,7 +50,7 @@ pub(super) fn fetch(
         return Err(PullError::Expired { from: from(), expires });
     }
     if let Some(remote) = remote {
-        not_older(&fetched, remote, repo, from)?;
+        not_older(&fetched, remote, cache, repo, from)?;
     }
     Ok(Some(fetched))
 }
@@ -79,24 +82,37 @@ fn verify(fetched: &Fetched, trust: &Trust, files: &dyn Files) -> Result<(), Pul
     }
 }
 
-/// Compares with the summary that was accepted last from this remote, and remembers this one.
-fn not_older(fetched: &Fetched, remote: &str, repo: &Repo, from: impl Fn() -> String) -> Result<(), PullError> {
-    let dir = repo.path().join("tmp/cache/summaries");
+/// Compares with the summaries that were accepted last from this remote, and remembers this one.
+fn not_older(
+    fetched: &Fetched,
+    remote: &str,
+    cache: Option<&Path>,
+    repo: &Repo,
+    from: impl Fn() -> String,
+) -> Result<(), PullError> {
+    // What the repository itself remembers counts, whatever directory is named besides.
+    let own = repo.path().join("tmp/cache/summaries");
+    let named = cache.map(|dir| dir.join("summaries"));
+    let dir = named.as_ref().unwrap_or(&own);
     let path = dir.join(remote);
     let io = |e| Error::io(format!("remembering the summary in {}", path.display()), e);
-    let known = match std::fs::read(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        bytes => Some(bytes.map_err(io)?),
-    };
-    if known.as_ref() == Some(&fetched.bytes) {
+    let time = fetched.summary.last_modified().unwrap_or(0);
+    let mut same = false;
+    for known in [Some(&own), named.as_ref()].into_iter().flatten() {
+        let bytes = match std::fs::read(known.join(remote)) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            bytes => bytes.map_err(io)?,
+        };
+        same |= known == dir && bytes == fetched.bytes;
+        // One that cannot be read says nothing.
+        let newest = Summary::decode(&bytes).ok().and_then(|summary| summary.last_modified());
+        if let Some(newest) = newest.filter(|newest| time < *newest) {
+            return Err(PullError::Replayed { from: from(), time, newest });
+        }
+    }
+    if same {
         return Ok(());
     }
-    // One that cannot be read says nothing.
-    let newest = known.and_then(|bytes| Summary::decode(&bytes).ok()).and_then(|summary| summary.last_modified());
-    let time = fetched.summary.last_modified().unwrap_or(0);
-    if let Some(newest) = newest.filter(|newest| time < *newest) {
-        return Err(PullError::Replayed { from: from(), time, newest });
-    }
-    std::fs::create_dir_all(&dir).map_err(io)?;
+    std::fs::create_dir_all(dir).map_err(io)?;
     Ok(sys::file::replace(&path, &fetched.bytes, 0o644).map_err(io)?)
 }

@@ -79,8 +79,8 @@ pub struct Args {
     /// Write the tree's composefs image, and no files.
     #[arg(long)]
     composefs: bool,
-    /// The same without the files' fs-verity digests: left out.
-    #[arg(long, hide = true)]
+    /// The same without the files' fs-verity digests.
+    #[arg(long)]
     composefs_noverity: bool,
 }
 
@@ -88,7 +88,6 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     left_out(&[
         ("checkout --selinux-policy", args.selinux_policy.is_some()),
         ("checkout --selinux-prefix", args.selinux_prefix.is_some()),
-        ("checkout --composefs-noverity", args.composefs_noverity),
     ])?;
     let repo = &at.open()?;
     let skip: Option<HashSet<String>> = args.skip_list.as_deref().map(parse::lines).transpose()?;
@@ -135,8 +134,11 @@ fn one(
     dir: &Path,
     options: &Options<'_>,
 ) -> anyhow::Result<()> {
-    if args.composefs {
-        let image = composefs::image(repo, commit)?;
+    if args.composefs || args.composefs_noverity {
+        let image = match args.composefs_noverity {
+            true => composefs::image_without_verity(repo, commit)?,
+            false => composefs::image(repo, commit)?,
+        };
         std::fs::write(dir, &image.bytes).with_context(|| format!("writing {}", dir.display()))?;
         return Ok(());
     }

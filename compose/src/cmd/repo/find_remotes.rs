@@ -10,15 +10,15 @@ use sys::Exit;
 
 use super::describe::date;
 use super::finders::{self, Finder, Found, Wanted};
-use super::{At, left_out};
+use super::{At, parse};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// COLLECTION-ID REF, and again.
     #[arg(required = true, value_name = "COLLECTION-ID REF")]
     refs: Vec<String>,
-    /// Summaries are kept in the repository.
-    #[arg(long, value_name = "DIR", hide = true)]
+    /// Remember accepted summaries here, and not in the repository.
+    #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
     /// Do not wait for the disk.
     #[arg(long)]
@@ -35,7 +35,6 @@ pub struct Args {
 }
 
 pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
-    left_out(&[("find-remotes --cache-dir", args.cache_dir.is_some())])?;
     let mut repo = at.open()?;
     if args.disable_fsync {
         repo = repo.without_fsync();
@@ -56,7 +55,7 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         }
         wanted.push((id, name));
     }
-    let found = finders::find(repo, &finders, &wanted)?;
+    let found = finders::find(repo, &finders, &wanted, parse::directory(args.cache_dir.as_deref())?.as_deref())?;
     if found.is_empty() {
         println!("No results.");
         return Ok(Exit::Done);

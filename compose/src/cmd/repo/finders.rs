@@ -75,7 +75,7 @@ struct Place {
 }
 
 /// Asks everybody; the best come first.
-pub fn find(repo: &Repo, finders: &[Finder], wanted: &[Wanted]) -> anyhow::Result<Vec<Found>> {
+pub fn find(repo: &Repo, finders: &[Finder], wanted: &[Wanted], cache: Option<&Path>) -> anyhow::Result<Vec<Found>> {
     let remotes = remotes(repo)?;
     let mut places = Vec::new();
     if finders.contains(&Finder::Mount) {
@@ -91,7 +91,8 @@ pub fn find(repo: &Repo, finders: &[Finder], wanted: &[Wanted]) -> anyhow::Resul
         }));
     }
     let mut found: Vec<(Found, BTreeMap<usize, u64>)> = Vec::new();
-    for place in places {
+    for mut place in places {
+        place.options.cache = cache.map(Path::to_owned);
         let url = place.options.url.clone();
         match ask(repo, place, wanted) {
             Ok(answer) => found.extend(answer),

@@ -1,7 +1,7 @@
 //! Options whose values need reading.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use store::{Dict, Value, text};
@@ -42,6 +42,14 @@ pub fn boolean(text: &str) -> Result<bool, String> {
         "1" | "true" | "yes" => Ok(true),
         "0" | "false" | "no" | "none" => Ok(false),
         _ => Err("yes or no".to_owned()),
+    }
+}
+
+/// `--cache-dir`: a directory that is there.
+pub fn directory(dir: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
+    match dir.filter(|dir| !dir.is_dir()) {
+        Some(dir) => bail!("{} is not a directory", dir.display()),
+        None => Ok(dir.map(Path::to_owned)),
     }
 }
 

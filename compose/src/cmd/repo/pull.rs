@@ -21,8 +21,8 @@ pub struct Args {
     /// Only the commits themselves.
     #[arg(long)]
     commit_metadata_only: bool,
-    /// Summaries are kept in the repository.
-    #[arg(long, value_name = "DIR", hide = true)]
+    /// Remember accepted summaries here, and not in the repository.
+    #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
     /// Do not wait for the disk.
     #[arg(long)]
@@ -48,8 +48,8 @@ pub struct Args {
     /// Compare checksums; that is always done.
     #[arg(long)]
     untrusted: bool,
-    /// Left out: checksums are always compared.
-    #[arg(long, hide = true)]
+    /// Trust the server; checksums are compared all the same.
+    #[arg(long)]
     http_trusted: bool,
     /// Refuse files that are setuid, setgid or writable for all.
     #[arg(long)]
@@ -143,6 +143,7 @@ fn options(repo: &Repo, args: &Args) -> anyhow::Result<(Options<'static>, Vec<Ov
         depth: u32::try_from(args.depth).map_or(Depth::All, Depth::Parents),
         bareuseronly: args.bareuseronly_files,
     };
+    options.cache = parse::directory(args.cache_dir.as_deref())?;
     options.caches.clone_from(&args.localcache_repo);
     options.ways.deltas = !args.disable_static_deltas;
     if args.require_static_deltas {
@@ -189,8 +190,6 @@ fn wanted(args: &Args) -> anyhow::Result<(Vec<String>, Vec<Override>)> {
 
 pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     left_out(&[
-        ("pull --http-trusted", args.http_trusted),
-        ("pull --cache-dir", args.cache_dir.is_some()),
         ("pull --low-speed-limit-bytes", args.low_speed_limit_bytes.is_some()),
     ])?;
     let mut repo = at.open()?;

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use store::pull::{self, LocalOptions, Select};
+use anyhow::{Context as _, bail};
+use store::pull::{self, Depth, LocalOptions, Options, Select};
 use store::sign::trust::{Keys, Trust};
 use store::{Checksum, ObjectType, Repo};
 use sys::Exit;
 
-use super::{At, left_out, size};
+use super::{At, size};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -35,10 +35,10 @@ pub struct Args {
     /// Refuse files that are setuid, setgid or writable for all.
     #[arg(long)]
     bareuseronly_files: bool,
-    /// Left out.
-    #[arg(long, hide = true)]
+    /// Use static deltas only.
+    #[arg(long)]
     require_static_deltas: bool,
-    /// Use no static deltas; between local repositories none are used.
+    /// Use no static deltas; between local repositories none are used unless they are required.
     #[arg(long)]
     disable_static_deltas: bool,
     /// Commits need a GPG signature by a key of --remote.
@@ -56,12 +56,17 @@ pub struct Args {
 }
 
 pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
-    left_out(&[("pull-local --require-static-deltas", args.require_static_deltas)])?;
+    if args.require_static_deltas && args.disable_static_deltas {
+        bail!("--require-static-deltas and --disable-static-deltas are opposites");
+    }
     let mut repo = at.open()?;
     if args.disable_fsync {
         repo = repo.without_fsync();
     }
     let source = Repo::open(&args.source)?;
+    if args.require_static_deltas {
+        deltas_of(&source)?;
+    }
     let trust = trust(&repo, &source, args)?;
     let refs = if args.refs.is_empty() { source.refs()?.into_keys().collect() } else { args.refs.clone() };
     let select = Select {
@@ -79,7 +84,10 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         if !is_commit && !args.disable_verify_bindings {
             store::commit::check_binding(&source.load_commit(&commit)?, &name)?;
         }
-        counts.pull(&source, &repo, commit, args.depth, &options)?;
+        match args.require_static_deltas {
+            true => counts.pull_deltas(&source, &repo, commit, args, &trust)?,
+            false => counts.pull(&source, &repo, commit, args.depth, &options)?,
+        }
         if !is_commit {
             let target = args.remote.as_ref().map_or_else(|| name.clone(), |remote| format!("{remote}:{name}"));
             repo.set_ref(&target, &commit)?;
@@ -88,6 +96,19 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
     let Counts { metadata, content, bytes } = counts;
     println!("{metadata} metadata, {content} content objects imported; {} content written", size::format(bytes));
     Ok(Exit::Done)
+}
+
+/// Refuses a source whose summary says nothing of static deltas.
+fn deltas_of(source: &Repo) -> anyhow::Result<()> {
+    let facts = match store::summary::read(source.path())?.0 {
+        Some(bytes) => store::summary::Summary::decode(&bytes)?.facts,
+        None => Default::default(),
+    };
+    let indexed = facts.get(store::summary::INDEXED_DELTAS).and_then(|value| value.as_bool()) == Some(true);
+    if !indexed && !facts.contains_key(store::summary::STATIC_DELTAS) {
+        bail!("static deltas are required, and the summary of {} knows of none", source.path().display());
+    }
+    Ok(())
 }
 
 /// What commits must be signed with. The summary is checked here and now.
@@ -117,6 +138,33 @@ struct Counts {
 }
 
 impl Counts {
+    /// Gets a commit by static deltas, or not at all.
+    fn pull_deltas(
+        &mut self,
+        source: &Repo,
+        repo: &Repo,
+        commit: Checksum,
+        args: &Args,
+        trust: &Trust,
+    ) -> anyhow::Result<()> {
+        let url = format!("file://{}", source.path().canonicalize()?.display());
+        let mut options = Options::new(url, "", None);
+        options.refs = vec![commit.to_string()];
+        options.trust = trust.clone();
+        (options.ways.updates, options.ways.objects) = (false, false);
+        options.select = Select {
+            depth: u32::try_from(args.depth).map_or(Depth::All, Depth::Parents),
+            commit_only: args.commit_metadata_only,
+            bareuseronly: args.bareuseronly_files,
+            ..Select::default()
+        };
+        let outcome = pull::http(&options, repo)?;
+        self.metadata += outcome.fetched.saturating_sub(outcome.files) + outcome.new_commits;
+        self.content += outcome.files;
+        self.bytes += outcome.bytes;
+        Ok(())
+    }
+
     fn pull(
         &mut self,
         source: &Repo,

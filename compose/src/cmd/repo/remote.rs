@@ -10,7 +10,7 @@ use store::sign::gpg::Keyring;
 use store::{Repo, summary::Summary};
 use sys::Exit;
 
-use super::{At, cookies, gpg, left_out, parse, summary};
+use super::{At, cookies, gpg, parse, summary};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -134,8 +134,8 @@ struct Refs {
     /// Print the commits as well.
     #[arg(short, long)]
     revision: bool,
-    /// Summaries are kept in the repository.
-    #[arg(long, value_name = "DIR", hide = true)]
+    /// Remember accepted summaries here, and not in the repository.
+    #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }
 
@@ -151,8 +151,8 @@ struct ShowSummary {
     /// The summary as it is.
     #[arg(long)]
     raw: bool,
-    /// Summaries are kept in the repository.
-    #[arg(long, value_name = "DIR", hide = true)]
+    /// Remember accepted summaries here, and not in the repository.
+    #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }
 
@@ -181,8 +181,7 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
         Verb::DeleteCookie(args) => cookies::delete(repo, args)?,
         Verb::ListCookies(args) => cookies::list(repo, args)?,
         Verb::Refs(args) => {
-            left_out(&[("remote refs --cache-dir", args.cache_dir.is_some())])?;
-            for entry in fetch(repo, &args.name)?.summary.refs {
+            for entry in fetch(repo, &args.name, args.cache_dir.as_deref())?.summary.refs {
                 match args.revision {
                     true => println!("{}:{}\t{}", args.name, entry.name, entry.commit),
                     false => println!("{}:{}", args.name, entry.name),
@@ -190,8 +189,7 @@ pub fn run(at: &At, args: &Args) -> anyhow::Result<Exit> {
             }
         }
         Verb::Summary(args) => {
-            left_out(&[("remote summary --cache-dir", args.cache_dir.is_some())])?;
-            let fetched = fetch(repo, &args.name)?;
+            let fetched = fetch(repo, &args.name, args.cache_dir.as_deref())?;
             let bytes = &fetched.bytes;
             if args.list_metadata_keys {
                 Summary::decode(bytes)?.facts.keys().for_each(|key| println!("{key}"));
@@ -319,8 +317,9 @@ fn signatures(repo: &Repo, name: &str, fetched: &Fetched) -> anyhow::Result<()> 
 }
 
 /// The summary of a remote, signed as its configuration asks.
-fn fetch(repo: &Repo, name: &str) -> anyhow::Result<Fetched> {
-    let options = repo.remote(name)?.pull_options(repo, Path::new("/"), Vec::new())?;
+fn fetch(repo: &Repo, name: &str, cache: Option<&Path>) -> anyhow::Result<Fetched> {
+    let mut options = repo.remote(name)?.pull_options(repo, Path::new("/"), Vec::new())?;
+    options.cache = parse::directory(cache)?;
     let remote = Remote::open(&options)?;
     Ok(remote.summary(repo)?.context("the remote has no summary")?.clone())
 }
