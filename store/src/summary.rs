@@ -258,10 +258,13 @@ const OLD_SIGNATURES: usize = 7;
 /// Two files cannot be replaced at once. So the signature goes first, into a file that keeps those of the summaries before
 /// it: at every moment, also where the writer is killed or a copy is sent in two steps, one of them is good for the
 /// summary that is there.
+///
+/// A summary that says something else is also newer by its own words: where a ref was moved to an older commit, or deleted,
+/// no commit's time says so, and whoever served the summary before it once more would not be found out.
 pub fn write_signed(repo: &Repo, key: &SecretKey) -> Result<(), Error> {
     delta::reindex(repo, None)?;
-    let bytes = encode(repo)?;
     let (there, old) = read(repo.path())?;
+    let bytes = after(of_repo(repo)?, there.as_deref()).encode();
     let mut signatures = Dict::new();
     sign::add_signature(&mut signatures, &bytes, key);
     let Some(Value::BytesArray(all)) = signatures.get_mut(sign::KEY) else {
@@ -278,6 +281,17 @@ pub fn write_signed(repo: &Repo, key: &SecretKey) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// A summary that takes the place of one that is there: that one, if it says the same, else one that is newer.
+fn after(mut summary: Summary, there: Option<&[u8]>) -> Summary {
+    let Some(there) = there.and_then(|bytes| Summary::decode(bytes).ok()) else { return summary };
+    let (Some(newest), Some(last)) = (summary.last_modified(), there.last_modified()) else { return summary };
+    summary.facts.insert(LAST_MODIFIED.to_owned(), big_endian(last));
+    if summary != there {
+        summary.facts.insert(LAST_MODIFIED.to_owned(), big_endian(newest.max(last.saturating_add(1))));
+    }
+    summary
 }
 
 /// The bytes of the summary and its signatures, as far as they are there.
@@ -355,6 +369,17 @@ mod tests {
         assert_eq!((file("summary"), file("summary.sig")), both, "nothing has changed");
         let signatures = decode_dict(&both.1).unwrap();
         assert!(keyring.verify(&summaries[0], &signatures).is_err(), "old ones are forgotten some day");
+        // A ref that is gone, and one that goes back: each summary is newer than the one before it.
+        let time = || Summary::decode(&file("summary")).unwrap().last_modified().unwrap();
+        assert_eq!(time(), 12);
+        let old = Builder::new(tree.root_tree, tree.root_meta, 1).write(&repo).unwrap();
+        repo.set_ref("os/x", &old).unwrap();
+        write_signed(&repo, &key).unwrap();
+        assert_eq!(time(), 13);
+        repo.delete_ref("os/x").unwrap();
+        write_signed(&repo, &key).unwrap();
+        write_signed(&repo, &key).unwrap();
+        assert_eq!(time(), 14);
     }
 
     #[test]

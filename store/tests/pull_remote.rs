@@ -242,6 +242,19 @@ fn replayed_expired_and_unsigned_summaries_are_refused() {
     let error = pull::http(&Options { allow_downgrade: true, ..options() }, &target).unwrap_err();
     assert!(matches!(error, PullError::Replayed { .. }), "{}", text(&error));
 
+    // Of two summaries whose newest commit is the same, too.
+    let publish = || summary::write_signed(&world.origin, &world.key).unwrap();
+    world.origin.set_ref("slipway/extra", &newer).unwrap();
+    publish();
+    let old = (fs::read(file("summary")).unwrap(), fs::read(file("summary.sig")).unwrap());
+    world.origin.delete_ref("slipway/extra").unwrap();
+    publish();
+    pull::http(&options(), &target).unwrap();
+    fs::write(file("summary"), &old.0).unwrap();
+    fs::write(file("summary.sig"), &old.1).unwrap();
+    let error = pull::http(&options(), &target).unwrap_err();
+    assert!(matches!(error, PullError::Replayed { .. }), "{}", text(&error));
+
     let mut expired = summary::of_repo(&world.origin).unwrap();
     expired.facts.insert(summary::EXPIRES.into(), store::Value::U64(7u64.swap_bytes()));
     summary::write_bytes(&world.origin, &expired.encode()).unwrap();
