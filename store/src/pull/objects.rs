@@ -22,7 +22,7 @@ use crate::repo::Staging;
 use crate::value::Malformed;
 use crate::{Checksum, Error, Mode, Repo};
 
-/// Pending bytes at which a batch is made durable: what a killed pull loses at most.
+/// Pending bytes at which a batch is made durable: what a killed pull loses at most, besides small files that wait.
 const BATCH: u64 = 64 << 20;
 
 struct Job<'a> {

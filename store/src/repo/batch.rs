@@ -30,10 +30,11 @@ const MANY_FILES: u64 = 512;
 const SHARDS: u64 = 64;
 /// With so many directories to sync, syncing the file system once more is cheaper.
 const FEW_DIRS: usize = 8;
-/// What is smaller waits for the end of the batch, together with its whole directory.
-const SMALL: u64 = 64 << 10;
+/// What is smaller waits for the end of the batch, together with its whole directory: a rename from one directory to
+/// another waits for every other on the file system, and there are thousands of small files.
+const SMALL: u64 = 128 << 10;
 /// Unless all that is small is more than this.
-const MOST_SMALL: u64 = 32 << 20;
+const MOST_SMALL: u64 = 80 << 20;
 
 /// What the threads of a batch share.
 #[derive(Default)]
@@ -42,7 +43,7 @@ pub(super) struct State {
     /// Here, but to be replaced.
     pub damaged: HashSet<Checksum>,
     ready: Vec<Ready>,
-    /// Since the last flush.
+    /// Since the last flush of any kind.
     pub bytes: u64,
     /// Since the beginning.
     written: u64,
@@ -162,7 +163,7 @@ impl<'r> Staging<'r> {
         Ok(())
     }
 
-    /// Bytes written since the last flush.
+    /// Bytes written since the last flush of any kind.
     pub fn pending_bytes(&self) -> u64 {
         self.lock().bytes
     }
@@ -185,11 +186,11 @@ impl<'r> Staging<'r> {
         let (ready, _flushing) = {
             let mut state = self.lock();
             let ready = std::mem::take(&mut state.ready);
-            let small = ready.iter().map(|file| file.bytes).filter(|bytes| *bytes < SMALL).sum();
+            let small: u64 = ready.iter().map(|file| file.bytes).filter(|bytes| *bytes < SMALL).sum();
             let wait = self.fresh && small <= MOST_SMALL;
             let (later, now) = ready.into_iter().partition(|file| wait && file.bytes < SMALL);
             state.ready = later;
-            state.bytes = if wait { small } else { 0 };
+            state.bytes = 0;
             state.busy += 1;
             (now, Flushing(self))
         };
