@@ -4,7 +4,7 @@
 //! ```text
 //! bench                  every group
 //! bench store [ROW…]     the store's table, or some of its rows: commit recommit recommit-cached bare-user pull
-//!                        update delta fsck composefs
+//!                        update delta delta-kernel fsck composefs
 //! bench compose          a compose against mmdebstrap
 //! ```
 //! Prints a table and writes the same to `target/bench/<group>.json`; some rows alone go to `store-rows.json`. Right after

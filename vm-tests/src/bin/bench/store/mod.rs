@@ -133,6 +133,7 @@ const ROWS: &[(&str, Measure)] = &[
     ("pull", pull::full),
     ("update", update::point_release),
     ("delta", delta::stock_format),
+    ("delta-kernel", delta::stock_format_with_kernel),
     ("fsck", fsck::archive),
     ("composefs", composefs::image),
 ];

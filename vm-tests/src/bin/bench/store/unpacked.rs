@@ -2,7 +2,8 @@
 //! has the best chance with.
 //!
 //! ```text
-//! pair/unpacked/    both commits: modules as .ko, the initramfs a plain cpio with modules as .ko in it
+//! pair/unpacked/          both commits: modules as .ko, the initramfs a plain cpio with modules as .ko in it
+//! pair/unpacked-kernel/   the same, and the kernel image with its payload as it is in memory
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,15 @@ use sys::Cmd;
 
 use super::World;
 use super::pair::Pair;
+
+/// What is done to the kernel image, which is code that boots with a compressed payload inside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// It stays as it is.
+    Packed,
+    /// Its payload is unpacked in its place. Nothing boots that: it is for measuring.
+    Plain,
+}
 
 /// The two commits.
 pub struct Unpacked {
@@ -25,25 +35,29 @@ pub struct Unpacked {
 
 impl Unpacked {
     /// Makes both where an earlier run has not.
-    pub fn of(world: &World<'_>, pair: &Pair) -> Result<Unpacked> {
-        let path = |name: &str| pair.build.with_file_name(name);
-        let (repo, done) = (path("unpacked"), path("unpacked-new"));
+    pub fn of(world: &World<'_>, pair: &Pair, kernel: Kernel) -> Result<Unpacked> {
+        let base = if kernel == Kernel::Plain { "unpacked-kernel" } else { "unpacked" };
+        let path = |name: &str| pair.build.with_file_name(format!("{base}{name}"));
+        let (repo, done) = (path(""), path("-new"));
         if !done.exists() {
             sys::file::remove_tree(&repo)?;
             world.peer("init", &repo).arg("--mode=bare-user").run()?;
             for (name, commit) in [("old", &pair.old), ("new", &pair.new)] {
-                let tree = path("unpacked-tree");
+                let tree = path("-tree");
                 sys::file::remove_tree(&tree)?;
                 world.peer("checkout", &pair.build).arg("-U").arg(commit).arg(&tree).run()?;
                 unpack(&tree)?;
+                if kernel == Kernel::Plain {
+                    plain_kernels(&tree)?;
+                }
                 let commit = world.peer("commit", &repo).arg("-b").arg(name).arg("--canonical-permissions");
                 let commit = commit.args(["--owner-uid=0", "--owner-gid=0"]).arg(&tree).run()?.text();
                 sys::file::remove_tree(&tree)?;
-                std::fs::write(path(&format!("unpacked-{name}")), commit.trim())?;
+                std::fs::write(path(&format!("-{name}")), commit.trim())?;
             }
         }
-        let read = |name: &str| std::fs::read_to_string(path(name)).with_context(|| format!("reading {name}"));
-        Ok(Unpacked { repo, old: read("unpacked-old")?, new: read("unpacked-new")? })
+        let read = |name: &str| std::fs::read_to_string(path(name)).with_context(|| format!("reading {base}{name}"));
+        Ok(Unpacked { repo, old: read("-old")?, new: read("-new")? })
     }
 }
 
@@ -57,6 +71,28 @@ fn unpack(tree: &Path) -> Result<()> {
         let archive = Cmd::new("zstd").arg("-dcq").arg(&image).run()?.stdout;
         std::fs::remove_file(&image)?;
         std::fs::write(&image, with_plain_modules(&archive)?)?;
+    }
+    Ok(())
+}
+
+/// The payload of each kernel image takes its plain form. Where it lies stands in the header of the Linux/x86 boot protocol
+/// (2.08 and later): offset and length, counted from the end of the sectors with the setup code.
+fn plain_kernels(tree: &Path) -> Result<()> {
+    for kernel in std::fs::read_dir(tree.join("usr/lib/modules"))? {
+        let path = kernel?.path().join("vmlinuz");
+        let image = std::fs::read(&path)?;
+        let field = |at: usize| -> Result<usize> {
+            let bytes = image.get(at..at + 4).context("the kernel image is cut off")?;
+            Ok(u32::from_le_bytes(bytes.try_into()?) as usize)
+        };
+        ensure!(image.get(0x202..0x206) == Some(b"HdrS"), "{} is no kernel for x86", path.display());
+        let start = (usize::from(image[0x1f1]) + 1) * 512 + field(0x248)?;
+        // After the compressed stream comes the length of what it becomes.
+        let end = start + field(0x24c)? - 4;
+        let payload = image.get(start..end).context("the kernel's payload is cut off")?;
+        let plain = Cmd::new("zstd").arg("-dcq").stdin(payload.to_vec()).run()?.stdout;
+        std::fs::remove_file(&path)?;
+        std::fs::write(&path, [&image[..start], &plain, &image[end..]].concat())?;
     }
     Ok(())
 }
