@@ -1,7 +1,8 @@
 //! HTTP: one request, tried again; a stream that survives its connection.
 //!
 //! What fails for a passing reason (connection lost, no answer in time, the server overloaded: 408, 425, 429, 5xx) is
-//! tried again, later each time and not before the server wants it (`Retry-After`); what is wrong (missing, refused, tampered with) is not.
+//! tried again, later each time and not before the server wants it (`Retry-After`); what is wrong (missing, refused,
+//! tampered with) is not.
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -155,7 +156,7 @@ struct Answer {
 impl Client {
     /// Prepares the connections; nothing is fetched. The error is a sentence.
     pub fn new(network: &Network, login: Option<Login>) -> Result<Client, String> {
-        let stall = Some(Duration::from_secs(network.stall_seconds.max(1)));
+        let stall = Duration::from_secs(network.stall_seconds.max(1));
         let connections = network.connections.max(1);
         let mut tls = TlsConfig::builder().root_certs(roots(network.ca_file.as_deref())?);
         if let Some((chain, key)) = &network.client_cert {
@@ -173,8 +174,8 @@ impl Client {
             .max_idle_connections(connections)
             .max_idle_connections_per_host(connections)
             .timeout_connect(Some(Duration::from_secs(network.stall_seconds.clamp(1, 30))))
-            .timeout_per_read(stall)
-            .timeout_recv_response(stall);
+            .timeout_per_read(Some(stall))
+            .timeout_recv_response(Some(stall));
         if let Some(proxy) = &network.proxy {
             let proxy = ureq::Proxy::new(proxy).map_err(|e| format!("the proxy {proxy:?}: {e}"))?;
             config = config.proxy(Some(proxy));
@@ -193,7 +194,6 @@ impl Client {
             ureq::http::HeaderName::try_from(name.as_str()).map_err(|_| bad("name"))?;
             ureq::http::HeaderValue::try_from(value.as_str()).map_err(|_| bad("value"))?;
         }
-        let stall = Duration::from_secs(network.stall_seconds.max(1));
         let cookies = network.cookies.clone();
         Ok(Client { agent, opener, opened, stall, retries: network.retries, user_agent, headers, cookies })
     }

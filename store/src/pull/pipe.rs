@@ -75,7 +75,7 @@ impl<'a> Pipe<'a> {
     /// Asks for a file below the base. The request goes out with the next answer that is waited for.
     pub fn ask(&mut self, path: &str) {
         if let Some((before, after)) = &self.frame {
-            [before, "/", path, after].iter().for_each(|part| self.output.extend_from_slice(part.as_bytes()));
+            write_request(&mut self.output, before, path, after);
             self.asked.push_back(path.to_owned());
         }
     }
@@ -124,9 +124,7 @@ impl<'a> Pipe<'a> {
         match &self.frame {
             Some((before, after)) if std::mem::take(&mut self.answers) >= WORTH => {
                 for path in &self.asked {
-                    [before, "/", path.as_str(), after]
-                        .iter()
-                        .for_each(|part| self.output.extend_from_slice(part.as_bytes()));
+                    write_request(&mut self.output, before, path, after);
                 }
             }
             _ => self.frame = None,
@@ -226,6 +224,11 @@ impl<'a> Pipe<'a> {
             self.more()?;
         }
     }
+}
+
+/// One request, framed as [`Client::frame`] says.
+fn write_request(output: &mut Vec<u8>, before: &str, path: &str, after: &str) {
+    [before, "/", path, after].iter().for_each(|part| output.extend_from_slice(part.as_bytes()));
 }
 
 /// The content of a file. Where the connection is lost in its middle, another one goes on from the same byte.
